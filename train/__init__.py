@@ -1,0 +1,1 @@
+"""Training: SRL, then RLVR, through one loop."""

@@ -1,0 +1,126 @@
+"""Checkpoints: a folder is one only when its manifest says so.
+
+Everything is written into a hidden folder, flushed, hashed into `manifest.json` (written last),
+and then renamed into place. A kill at any moment leaves either the whole checkpoint or a hidden
+folder that the next commit removes. Readers trust the manifest and nothing else.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+_PREFIX, _HIDDEN = "step-", ".writing-"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint whose files disagree with its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A committed checkpoint."""
+
+    path: Path
+    step: int  # optimizer batches taken in its stage
+    state: dict[str, Any]  # what the loop needs to go on: collector, policy version, best score
+
+
+def commit(folder: Path, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Checkpoint:
+    """Write `folder/step-NNNNNN` by `write(target)` and make it a checkpoint.
+
+    An earlier checkpoint of the same step is replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
+    hidden, final = folder / f"{_HIDDEN}{step:06d}", folder / f"{_PREFIX}{step:06d}"
+    hidden.mkdir()
+    write(hidden)
+    files = {str(p.relative_to(hidden)): p for p in sorted(hidden.rglob("*")) if p.is_file()}
+    for path in files.values():
+        _flush(path)
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "step": step,
+        "state": state,
+        "files": {
+            name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            for name, path in files.items()
+        },
+    }
+    write_json(hidden / MANIFEST, manifest)
+    if final.exists():
+        # Two renames, not one: between them the step is missing, never half there.
+        shutil.rmtree(final)
+    hidden.rename(final)
+    _flush(folder)
+    return Checkpoint(final, step, state)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint. Raises CheckpointError when a file differs from the manifest."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} has no readable {MANIFEST}: {error}") from None
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != expected["bytes"]:
+            raise CheckpointError(f"{file} is missing or not {expected['bytes']} bytes long")
+        if _sha256(file) != expected["sha256"]:
+            raise CheckpointError(f"{file} does not match its sha256 in {MANIFEST}")
+    return Checkpoint(path, manifest["step"], manifest["state"])
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None. Damaged ones are passed over."""
+    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        try:
+            return load(path)
+        except CheckpointError:
+            # Acceptable: an older whole checkpoint continues the same run, only from further back.
+            continue
+    return None
+
+
+def prune(folder: Path, keep: set[int]) -> None:
+    """Remove the checkpoints whose step is not in `keep`."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        if int(path.name.removeprefix(_PREFIX)) not in keep:
+            # The manifest goes first, so that a kill half-way leaves no checkpoint.
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed commit left."""
+    for path in folder.glob(f"{_HIDDEN}*"):
+        shutil.rmtree(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    _flush(hidden)
+    hidden.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""Rows: read, checked, frozen. Every complaint names file, line, field, value and fix."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_REPORTED_ERRORS = 5
+ROLES = ("system", "user", "assistant")
+
+
+class DataError(ValueError):
+    """A data file that cannot be used; one line per bad row, at most MAX_REPORTED_ERRORS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a data file."""
+
+    id: str  # "train:17": file stem and line number, from 1
+    messages: tuple[dict[str, str], ...]  # the last one is the user's
+    reference_answer: str | None = None
+    expert_steps: tuple[str, ...] = ()
+    expert_thoughts: tuple[str, ...] = ()  # one per step, or none at all
+
+    @property
+    def problem_text(self) -> str:
+        """The user's last message: what makes two rows the same problem."""
+        return self.messages[-1]["content"]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a JSON Lines file. Raises DataError for an unreadable, empty or wrong file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text: {error}") from None
+    rows, errors = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_parse_row(line, f"{path.stem}:{number}"))
+        except ValueError as error:
+            errors.append(f"{path}, line {number}: {error}")
+    if errors:
+        more = len(errors) - MAX_REPORTED_ERRORS
+        tail = [f"... and {more} more bad lines"] if more > 0 else []
+        raise DataError("\n".join(errors[:MAX_REPORTED_ERRORS] + tail))
+    if not rows:
+        raise DataError(f"{path}: holds no rows; write one JSON object per line")
+    return rows
+
+
+def check_disjoint(files: dict[Path, list[Row]]) -> None:
+    """Raise DataError when one problem stands in two files: a score on it would mean nothing."""
+    seen: dict[str, tuple[Path, str]] = {}
+    for path, rows in files.items():
+        for row in rows:
+            other, other_id = seen.setdefault(row.problem_text, (path, row.id))
+            if other != path:
+                raise DataError(
+                    f"{path}, row {row.id}: the same problem stands in {other} as {other_id}: "
+                    f"{row.problem_text[:80]!r}; remove it from one of the two"
+                )
+
+
+def _parse_row(line: str, row_id: str) -> Row:
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"holds a {type(raw).__name__}; write an object with `messages`")
+    steps = _parse_texts(raw, "expert_steps")
+    thoughts = _parse_texts(raw, "expert_thoughts")
+    if thoughts and len(thoughts) != len(steps):
+        raise ValueError(
+            f"`expert_thoughts` has {len(thoughts)} entries for {len(steps)} `expert_steps`; "
+            "write one per step, or leave it out"
+        )
+    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts)
+
+
+def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:
+    messages = raw.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(
+            "`messages` is missing or empty; write "
+            '[{"role": "user", "content": "the problem"}]'
+        )
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict):
+            raise ValueError(f"message {number}: is {message!r}, not an object")
+        if message.get("role") not in ROLES:
+            got = repr(message["role"]) if "role" in message else "missing"
+            raise ValueError(f"message {number}: 'role' is {got}; choose {', '.join(ROLES)}")
+        content = message.get("content")
+        if not isinstance(content, str) or not content.strip():
+            raise ValueError(f"message {number}: 'content' is {content!r}; write some text")
+    if messages[-1]["role"] != "user":
+        raise ValueError(
+            f"message {len(messages)}: the last role is {messages[-1]['role']!r}; it must be "
+            "'user' (an expert's solution goes into `expert_steps`)"
+        )
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
+
+
+def _parse_answer(raw: dict[str, Any]) -> str | None:
+    answer = raw.get("reference_answer")
+    if answer is None:
+        return None
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise ValueError(f"`reference_answer` is {answer!r}; write a string or a number")
+    if not str(answer).strip():
+        raise ValueError("`reference_answer` is empty; write the answer or leave it out")
+    return str(answer)
+
+
+def _parse_texts(raw: dict[str, Any], name: str) -> tuple[str, ...]:
+    texts = raw.get(name)
+    if texts is None:
+        return ()
+    if not isinstance(texts, list) or not texts:
+        raise ValueError(f"`{name}` is {texts!r}; write a list of strings, or leave it out")
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"`{name}` entry {number} is {text!r}; write some text")
+    return tuple(texts)

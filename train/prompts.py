@@ -1,0 +1,77 @@
+"""From rows to prompts: one chat template decides where earlier steps stand.
+
+The prompt of step k is the rendered conversation, the opening of the assistant's turn, then the
+earlier steps, each closed by `step_end`, without their think blocks. SRL, RLVR, evaluation and
+the export all render through this module.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from train.data import DataError, Row
+from train.spec import JobSpec, PromptSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class PromptRenderer:
+    """Renders rows with a model's own chat template. Raises ValueError when it has none."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec) -> None:
+        if not tokenizer.chat_template:
+            raise ValueError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template; add "
+                "`chat_template` to its tokenizer_config.json"
+            )
+        self.tokenizer = tokenizer
+        self.spec = spec
+
+    def render(self, row: Row, earlier_steps: Sequence[str] = (), title: str | None = None) -> str:
+        """Return the text from which the policy continues."""
+        messages = list(row.messages)
+        if self.spec.system and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.spec.system})
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        steps = "".join(step.strip() + self.spec.step_end for step in earlier_steps)
+        return f"{text}{steps}" + (f"{title}: " if title else "")
+
+    def num_tokens(self, text: str) -> int:
+        """Length of a rendered text in tokens."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
+    """Load the model's tokenizer. Raises ValueError, naming the model and the fix."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(spec.model)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model {spec.model!r}: no tokenizer could be loaded ({str(error).splitlines()[0]}); "
+            "give a hub name, or a folder that holds config.json, tokenizer.json and "
+            "model.safetensors"
+        ) from None
+
+
+def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) -> None:
+    """Raise DataError when a row's longest prompt leaves no room for one generation."""
+    limit = spec.rollout.max_model_len - spec.sampling.max_tokens
+    for row in rows:
+        length = renderer.num_tokens(renderer.render(row, row.expert_steps[:-1]))
+        if length > limit:
+            raise DataError(
+                f"row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "
+                f"{spec.rollout.max_model_len} less sampling.max_tokens "
+                f"{spec.sampling.max_tokens} leaves {limit}; shorten the row or raise "
+                "rollout.max_model_len"
+            )
+        if any(spec.prompt.step_end in step.strip() for step in row.expert_steps):
+            raise DataError(
+                f"row {row.id}: an expert step contains prompt.step_end "
+                f"{spec.prompt.step_end!r}, which would cut it in two; choose a `step_end` that "
+                "no step contains, such as '\\n\\n'"
+            )

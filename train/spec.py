@@ -1,0 +1,275 @@
+"""What a job is: typed, frozen, complete. No torch, no ray.
+
+Every room reads its own part of a `JobSpec`; nothing else configures a job. Unknown keys are
+refused with the nearest known one.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from rollout.types import InferenceProtocol, SamplingSpec
+from rollout.verifiers.answer import AnswerVerifier
+
+# In substance the system prompt of arXiv 2510.25992, appendix.
+STEP_SYSTEM_PROMPT = (
+    "You are given a problem and, after it, the first steps of a solution. Continue with the very "
+    "next logical step only. First think inside <think> and </think>, then write that one step. "
+    "Do not solve the whole problem."
+)
+
+
+class SpecError(ValueError):
+    """A job specification that cannot be honoured; the message names the field and the fix."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSpec(_Spec):
+    """JSON Lines files. A relative path starts at the specification's folder."""
+
+    train: Path
+    valid: Path  # the only rows that choose checkpoints and settings
+    heldout: Path | None = None  # read once, when training has ended
+
+
+class PromptSpec(_Spec):
+    """How a row becomes a prompt; the same for SRL, RLVR, evaluation and the export."""
+
+    system: str | None = STEP_SYSTEM_PROMPT  # null: no system message
+    step_end: Annotated[str, Field(min_length=1)] = "\n"  # closes every step but the last
+
+
+class SamplingLimits(_Spec):
+    """How far a rollout may go."""
+
+    protocol: InferenceProtocol = "stepwise"  # of RLVR, evaluation and export
+    max_tokens: PositiveInt = 512  # in one generation
+    max_turns: PositiveInt = 16  # steps in one rollout; under `single` there is one generation
+
+
+class SFTSpec(_Spec):
+    """Warm start on expert steps, by TRL's SFTTrainer."""
+
+    num_epochs: PositiveInt = 1
+    batch_size: PositiveInt = 16  # sequences per optimizer step
+    learning_rate: PositiveFloat = 1e-5
+    with_thoughts: bool = False  # put `expert_thoughts` into the think block
+
+
+class StageSpec(_Spec):
+    """One reinforcement stage. Defaults suit a model of about 7B; SRL and RLVR differ below."""
+
+    max_steps: PositiveInt = 100
+    groups_per_step: PositiveInt = 64  # P: problems with a learning signal in a batch
+    group_size: Annotated[int, Field(ge=2)] = 8  # G: rollouts per problem
+    learning_rate: PositiveFloat = 1e-6
+    lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to a tenth at the last step
+    warmup_steps: NonNegativeInt = 0
+    temperature: PositiveFloat = 1.0
+    std_threshold: NonNegativeFloat = 0.0  # a group is kept when its rewards' std exceeds this
+    max_sampling_rounds: PositiveInt = 4  # refills, the first round included
+    advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.28
+    tis_cap: PositiveFloat | None = 2.0  # null: no correction for the sampler's mismatch
+    updates_per_batch: PositiveInt = 1
+    max_grad_norm: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.0
+    eval_interval: PositiveInt = 20  # steps between validations; the best one is the result
+    save_interval: PositiveInt = 20  # steps between committed checkpoints
+
+
+class SRLSpec(StageSpec):
+    """Supervised reinforcement learning: one expert step at a time (arXiv 2510.25992)."""
+
+    learning_rate: PositiveFloat = 5e-7
+    std_threshold: NonNegativeFloat = 0.02
+    targets: Literal["all", "all_but_last"] = "all"  # N or N-1 instances from N steps
+    title_context: bool = False  # the next step's title ("Title: text") enters the prompt
+    autojunk: bool = False
+
+
+class RLVRSpec(StageSpec):
+    """Reinforcement learning from the job's grader alone."""
+
+
+class EvaluationSpec(_Spec):
+    """The final evaluation on held-out rows."""
+
+    pass_k: PositiveInt = 8
+    temperature: PositiveFloat = 1.0  # of the pass@k samples; greedy is separate
+
+
+class LearnerSpec(_Spec):
+    """The training side."""
+
+    num_workers: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 0.5  # logical; threads are separate
+    gpus_per_worker: NonNegativeFloat = 0
+    num_threads: PositiveInt = 2
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    micro_batch_tokens: PositiveInt = 16384  # in one forward pass, padding included
+    max_failures: NonNegativeInt = 3  # worker deaths survived per stage
+
+
+class RolloutSpec(_Spec):
+    """The sampling side."""
+
+    num_engines: PositiveInt = 1
+    num_verifiers: PositiveInt = 2
+    cpus_per_engine: PositiveFloat = 0.5
+    gpus_per_engine: NonNegativeFloat = 0
+    cpus_per_verifier: PositiveFloat = 0.1
+    num_threads: PositiveInt = 2
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: PositiveInt = 1024
+    max_num_seqs: PositiveInt = 256
+    kv_cache_gib: PositiveFloat = 1.0
+    start_deadline_s: PositiveFloat = 600.0  # engines and verifiers ready
+    generate_deadline_s: PositiveFloat = 1800.0  # one batch of rollouts
+    verdict_deadline_s: PositiveFloat = 60.0  # one batch of verdicts
+
+
+class JobSpec(_Spec):
+    """A whole job: model, data, grader, stages in order SFT -> SRL -> RLVR, resources."""
+
+    model: str  # a hub name, or a folder written with a leading "./", "../" or "/"
+    data: DataSpec
+    grader: AnswerVerifier | None = None  # needed by RLVR, validation and evaluation
+    seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
+    prompt: PromptSpec = PromptSpec()
+    sampling: SamplingLimits = SamplingLimits()
+    sft: SFTSpec | None = None
+    srl: SRLSpec | None = None
+    rlvr: RLVRSpec | None = None
+    evaluation: EvaluationSpec = EvaluationSpec()
+    learner: LearnerSpec = LearnerSpec()
+    rollout: RolloutSpec = RolloutSpec()
+
+    @model_validator(mode="after")
+    def _is_a_job(self) -> Self:
+        if not (self.sft or self.srl or self.rlvr):
+            raise ValueError("no stage: give at least one of `sft`, `srl`, `rlvr`")
+        if self.grader is None:
+            raise ValueError(
+                "no grader: give `grader: {type: answer}`; checkpoints are chosen by it"
+            )
+        if self.sampling.max_tokens >= self.rollout.max_model_len:
+            raise ValueError(
+                f"sampling.max_tokens is {self.sampling.max_tokens}, which leaves no room for a "
+                f"prompt in rollout.max_model_len {self.rollout.max_model_len}: lower the former "
+                "or raise the latter"
+            )
+        return self
+
+    def sampling_spec(self, temperature: float) -> SamplingSpec:
+        """How whole problems are sampled (RLVR, validation, evaluation)."""
+        stepwise = self.sampling.protocol == "stepwise"
+        return SamplingSpec(
+            protocol=self.sampling.protocol,
+            max_tokens=self.sampling.max_tokens,
+            max_turns=self.sampling.max_turns if stepwise else 1,
+            temperature=temperature,
+            step_end=self.prompt.step_end,
+        )
+
+    def step_sampling_spec(self, temperature: float) -> SamplingSpec:
+        """How a single step is sampled (SRL), whatever the job's protocol."""
+        return SamplingSpec("stepwise", self.sampling.max_tokens, 1, temperature, self.prompt.step_end)
+
+
+def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
+    """Read a YAML or JSON file; `overrides` are "dotted.key=value", value in YAML.
+
+    Raises SpecError, naming file, field, value and fix.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: holds a {type(raw).__name__}, not a mapping of fields")
+    for override in overrides or []:
+        _apply_override(raw, override)
+    spec = parse_spec(raw, source=str(path))
+    base = path.resolve().parent
+    data = {
+        name: None if value is None else (base / value).resolve()
+        for name, value in spec.data.model_dump().items()
+    }
+    model = spec.model
+    if model.startswith(("./", "../", "/")):
+        model = str((base / model).resolve())
+    return spec.model_copy(update={"data": DataSpec.model_validate(data), "model": model})
+
+
+def parse_spec(raw: dict[str, Any], *, source: str) -> JobSpec:
+    """Validate a mapping. Raises SpecError with one line per wrong field."""
+    try:
+        return JobSpec.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{source}: {_describe(item)}" for item in error.errors()]
+        raise SpecError("\n".join(lines)) from None
+
+
+def spec_to_json(spec: JobSpec) -> dict[str, Any]:
+    """Every field, defaults resolved, as JSON values."""
+    return json.loads(spec.model_dump_json())
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise SpecError(f"--set {override!r}: write it as key=value, such as srl.max_steps=10")
+    node = raw
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise SpecError(f"--set {override!r}: {parent!r} is not a group of fields")
+        node = child
+    node[leaf] = yaml.safe_load(value)
+
+
+def _describe(item: Any) -> str:
+    """One pydantic error as `field: what is wrong (got value); fix`."""
+    where = ".".join(str(part) for part in item["loc"]) or "job"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown field; {_suggest(item['loc'])}"
+    if item["type"] == "missing":
+        return f"{where}: is missing; add it"
+    if item["type"] == "literal_error":
+        return f"{where}: is {item['input']!r}; choose {item['ctx']['expected']}"
+    got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    return f"{where}: {item['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    """Name the nearest known field of the model that `loc` ends in."""
+    model: type[BaseModel] = JobSpec
+    for part in loc[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        choices = getattr(annotation, "__args__", (annotation,))
+        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
