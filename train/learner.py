@@ -45,6 +45,8 @@ class Learner:
         self._set_learning_rate(step)
         batches = pack(sequences, self.spec.micro_batch_tokens)
         old = self._old_logprobs(batches)
+        if self._sum_over_workers(float(len(sequences))) == 0:
+            return {}  # no group carried a signal
         metrics: dict[str, float] = {}
         for update in range(self.stage.updates_per_batch):
             update_metrics = self._update(batches, old)
@@ -63,9 +65,11 @@ class Learner:
                 tensors[f"{name}/{slot}"] = value.detach().cpu().contiguous()
         save_file(tensors, path)
 
-    def load_optimizer(self, path: Path) -> None:
-        """Restore what `save_optimizer` wrote; the next step equals the one not taken."""
-        tensors = load_file(path)
+    def load(self, model_folder: Path, optimizer_file: Path) -> None:
+        """Restore model and optimizer; the next step equals the one that was not taken."""
+        loaded = load_model(str(model_folder), self.spec.dtype).state_dict()
+        self.policy.model.load_state_dict(loaded)
+        tensors = load_file(optimizer_file)
         for name, parameter in self.policy.model.named_parameters():
             self.optimizer.state[parameter] = {
                 slot: tensors[f"{name}/{slot}"].to("cpu" if slot == "step" else self.device)

@@ -38,9 +38,9 @@ class PromptRenderer:
         steps = "".join(step.strip() + self.spec.step_end for step in earlier_steps)
         return f"{text}{steps}" + (f"{title}: " if title else "")
 
-    def num_tokens(self, text: str) -> int:
-        """Length of a rendered text in tokens."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a rendered text; the template has placed the special tokens already."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
@@ -61,7 +61,7 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) 
     """Raise DataError when a row's longest prompt leaves no room for one generation."""
     limit = spec.rollout.max_model_len - spec.sampling.max_tokens
     for row in rows:
-        length = renderer.num_tokens(renderer.render(row, row.expert_steps[:-1]))
+        length = len(renderer.encode(renderer.render(row, row.expert_steps[:-1])))
         if length > limit:
             raise DataError(
                 f"row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "

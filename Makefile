@@ -1,0 +1,40 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out/demo
+DATA := $(if $(SEED),$(abspath $(OUT))-data,$(abspath examples/quickstart))
+JOB_SEED := $(or $(SEED),1)
+# Models come from folders in the demo and the tests; nothing asks a hub.
+export HF_HUB_OFFLINE = 1
+
+.PHONY: setup demo test check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/cpu.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet pip==26.3 setuptools==77.0.3 wheel uv
+	$(BIN)/pip install --quiet "torch==2.13.0+cpu" \
+		|| $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu "torch==2.13.0"
+	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(if $(SEED),$(BIN)/python examples/quickstart/generate.py --seed $(SEED) --out $(DATA))
+	$(BIN)/python -m train --spec examples/quickstart/job.yaml --out $(OUT) \
+		--set seed=$(JOB_SEED) --set data.train=$(DATA)/train.jsonl \
+		--set data.valid=$(DATA)/valid.jsonl --set data.heldout=$(DATA)/heldout.jsonl
+
+test: setup
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python -m pytest -q tests/test_imports.py tests/test_requirements.py
+
+bench: setup
+	$(BIN)/python benchmarks/step_similarity.py
+
+clean:
+	rm -rf out .pytest_cache .ruff_cache .coverage

@@ -1,0 +1,180 @@
+"""Whole jobs with the real parts: Ray Train, vLLM actors, verifier actors, kill -9."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import JOB, ROOT
+
+from rollout.verifiers.answer import AnswerVerifier
+from train import checkpoint
+from train.data import read_rows
+from train.evaluate import wilson_interval
+from train.events import read_events
+from train.spec import load_spec
+
+SMALL = (
+    "srl.max_steps=6",
+    "srl.groups_per_step=8",
+    "srl.eval_interval=3",
+    "srl.save_interval=1",
+    "rlvr.max_steps=2",
+    "rlvr.groups_per_step=4",
+    "rlvr.max_sampling_rounds=1",
+    "rlvr.eval_interval=2",
+    "rollout.kv_cache_gib=0.25",
+    "evaluation.pass_k=2",
+)
+DEADLINE_S = 300
+
+
+def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:
+    """The command of a job of a few steps on a few rows."""
+    command = [sys.executable, "-m", "train", "--spec", str(JOB), "--out", str(out)]
+    settings = list(SMALL)
+    for stem, count in (("valid", 20), ("heldout", 60)):
+        lines = (JOB.parent / f"{stem}.jsonl").read_text().splitlines(keepends=True)
+        (tmp / f"{stem}.jsonl").write_text("".join(lines[:count]))
+        settings.append(f"data.{stem}={tmp / stem}.jsonl")
+    return command + [part for s in (*settings, *extra) for part in ("--set", s)]
+
+
+def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: PLW1510
+        command,
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+
+def train_steps(out: Path, stage: str) -> list[int]:
+    events = read_events(out / "events.jsonl")
+    return [e["step"] for e in events if e["type"] == "metrics" and e["stage"] == stage]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished small job: (folder, report, what it printed)."""
+    tmp = tmp_path_factory.mktemp("job")
+    done = run(small_job(tmp / "out", tmp))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tmp / "out", json.loads((tmp / "out" / "report.json").read_text()), done.stdout
+
+
+def test_a_job_reports_base_srl_and_rlvr_on_heldout_rows(finished):
+    _, report, printed = finished
+    assert [row["name"] for row in report["rows"]] == ["base", "srl", "srl_rlvr"]
+    for row in report["rows"]:
+        low, high = row["ci95"]
+        assert row["num_problems"] == 60
+        assert low <= row["greedy"] <= high
+        assert row["pass_at_2"] is not None
+    assert "stage srl" in printed
+    assert "held-out srl_rlvr" in printed
+
+
+def test_the_engines_own_counters_equal_completions_scored_plus_dropped(finished):
+    _, report, _ = finished
+    completions = report["completions"]
+    assert sum(completions["engine_requests"]) == completions["scored"] + completions["dropped"]
+    assert completions["scored"] > 500
+    assert len(completions["verifiers"]) == 2
+    assert all(v["scored"] > 0 for v in completions["verifiers"])
+
+
+def test_every_step_is_in_the_event_log_once_with_its_logprob_difference(finished):
+    out, _, _ = finished
+    assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
+    events = read_events(out / "events.jsonl")
+    assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
+    learnt = [e for e in events if e["type"] == "metrics" and "grad_norm" in e]
+    assert learnt
+    assert all(e["sampler_learner_logprob_diff_max"] < 1e-4 for e in learnt)
+
+
+def test_the_exported_folder_sampled_as_its_card_says_scores_as_the_report(finished):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, report, _ = finished
+    folder = Path(report["export"])
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    card: dict = {}
+    exec(code[1], card)  # noqa: S102 (our own card; that it runs is what is tested)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = read_rows(JOB.parent / "heldout.jsonl")[:60]
+    grader = load_spec(JOB).grader
+    assert isinstance(grader, AnswerVerifier)
+    solved = 0
+    for row in rows:
+        text = card["solve"](model, tokenizer, row.problem_text)
+        solved += text is not None and grader.extract(text) == row.reference_answer
+    low, high = wilson_interval(solved, len(rows))
+    assert low <= report["rows"][-1]["greedy"] <= high
+    assert not (folder / "optimizer.safetensors").exists()
+
+
+KILL_POINTS = {
+    # While rollouts are sampled: a step has ended, the next one has not been learnt from.
+    "rollout": lambda out: 2 in train_steps(out, "srl"),
+    # Right after a step of the optimizer, before or while it is published.
+    "step": lambda out: (out / "srl/checkpoints/step-000002/manifest.json").exists(),
+    # While a checkpoint is being written: its hidden folder exists.
+    "checkpoint": lambda out: (
+        (out / "srl/checkpoints").is_dir()
+        and (out / "srl/checkpoints/step-000001").exists()
+        and any((out / "srl/checkpoints").glob(".writing-*"))
+    ),
+}
+
+
+@pytest.mark.parametrize("point", KILL_POINTS)
+def test_after_kill_9_the_rerun_continues_above_step_0_and_finishes(point, tmp_path):
+    command = small_job(tmp_path / "out", tmp_path, "rlvr=null", "evaluation.pass_k=1")
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + DEADLINE_S
+        while not KILL_POINTS[point](out):
+            assert process.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    before = checkpoint.latest(out / "srl/checkpoints")
+    assert before is not None
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = read_events(out / "events.jsonl")
+    resumed = [e["resumed_at"] for e in events if "resumed_at" in e]
+    assert resumed[-1] >= 1
+    assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
+    assert not list((out / "srl/checkpoints").glob(".writing-*"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [
+        ("learner.num_workers=99", "learner.num_workers: is 99"),
+        ("grader.type=magic", "grader.type: is 'magic'; choose 'answer'"),
+        ("model=./nowhere", "is no model"),
+        ("rollout.max_model_len=40", "rollout.max_model_len"),
+        ("srl.max_step=3", "did you mean 'max_steps'?"),
+    ],
+)
+def test_a_wrong_job_ends_with_one_clear_error_before_anything_starts(setting, wrong, tmp_path):
+    done = run(small_job(tmp_path / "out", tmp_path, setting))
+    assert done.returncode == 2
+    assert wrong in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,84 @@
+"""The log's numbers have no gaps, whatever was cut off or taken again."""
+
+import json
+from pathlib import Path
+
+from train.events import EventLog, read_events
+
+
+def seqs_and_steps(path: Path) -> list[tuple[int, object]]:
+    """(number, step) of every event on disk."""
+    return [(e["seq"], e.get("step")) for e in read_events(path)]
+
+
+def test_events_are_numbered_from_1_and_on_disk_when_acknowledged(tmp_path):
+    path = tmp_path / "new" / "events.jsonl"
+    log = EventLog(path)
+    assert log.emit({"event": "a", "stage": "srl", "step": 1}) == 1
+    assert log.emit({"event": "b"}) == 2
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["seq"], first["event"], first["stage"], first["step"]) == (1, "a", "srl", 1)
+    assert (second["seq"], second["event"]) == (2, "b")
+    assert isinstance(first["created_at"], int)
+
+
+def test_a_log_opened_again_goes_on_with_the_next_number(tmp_path):
+    path = tmp_path / "events.jsonl"
+    EventLog(path).emit({"step": 1})
+    assert EventLog(path).emit({"step": 2}) == 2
+    assert seqs_and_steps(path) == [(1, 1), (2, 2)]
+
+
+def test_a_half_line_is_not_read_and_the_next_event_takes_its_number(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.emit({"step": 1})
+    log.emit({"step": 2})
+    path.write_text(path.read_text()[:-9])  # killed in the middle of the second line
+    assert seqs_and_steps(path) == [(1, 1)]
+    assert EventLog(path).emit({"step": 3}) == 2
+    assert seqs_and_steps(path) == [(1, 1), (2, 3)]
+
+
+def test_a_whole_event_without_its_line_end_was_never_acknowledged(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.emit({"step": 1})
+    log.emit({"step": 2})
+    path.write_text(path.read_text()[:-1])
+    EventLog(path)
+    assert seqs_and_steps(path) == [(1, 1)]
+    assert path.read_text().endswith("}\n")
+
+
+def test_rewinding_forgets_the_stages_later_steps_and_nothing_else(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for event in (
+        {"stage": "srl", "step": 1},
+        {"stage": "srl"},  # without a step: the stage's own
+        {"stage": "srl", "step": 2},
+        {"stage": "srl", "step": 3},
+        {"stage": "rlvr", "step": 3},
+        {"step": 9},
+    ):
+        log.emit(event)
+    log.rewind("srl", 1)
+    kept = [(e["seq"], e.get("stage"), e.get("step")) for e in read_events(path)]
+    assert kept == [(1, "srl", 1), (2, "srl", None), (3, "rlvr", 3), (4, None, 9)]
+    assert log.emit({"stage": "srl", "step": 2}) == 5
+    assert [seq for seq, _ in seqs_and_steps(path)] == [1, 2, 3, 4, 5]
+
+
+def test_rewinding_to_where_the_log_ends_changes_nothing(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.emit({"stage": "srl", "step": 1})
+    before = path.read_bytes()
+    log.rewind("srl", 1)
+    assert path.read_bytes() == before
+    assert log.emit({"stage": "srl", "step": 2}) == 2
+
+
+def test_a_log_that_does_not_exist_has_no_events(tmp_path):
+    assert read_events(tmp_path / "none.jsonl") == []

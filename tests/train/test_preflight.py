@@ -1,0 +1,82 @@
+"""A cluster too small is refused before anything starts, with the numbers and the fix."""
+
+import json
+
+import pytest
+
+from train.data import DataError
+from train.preflight import check_cluster, check_job
+from train.spec import JobSpec, SpecError, parse_spec
+
+
+def job(learner: dict | None = None, rollout: dict | None = None, **changes) -> JobSpec:
+    """A job with these resources."""
+    raw = {
+        "model": "./none",
+        "data": {"train": "a", "valid": "b"},
+        "grader": {"type": "answer"},
+        "srl": {},
+        "learner": learner or {},
+        "rollout": rollout or {},
+    }
+    return parse_spec(raw | changes, source="job.yaml")
+
+
+def complaint(spec: JobSpec, available: dict[str, float]) -> str:
+    """What is said about the cluster."""
+    with pytest.raises(SpecError) as caught:
+        check_cluster(spec, available)
+    return str(caught.value)
+
+
+def test_more_workers_than_cpus_are_refused_with_field_value_and_fix():
+    text = complaint(job({"num_workers": 3, "cpus_per_worker": 0.1}), {"CPU": 2.0})
+    assert "learner.num_workers: is 3, but the cluster has 2 CPUs; set it to 2 or less" in text
+
+
+def test_a_cluster_without_cpus_is_refused_with_the_least_that_works():
+    assert "set it to 1 or less" in complaint(job(), {})
+
+
+def test_more_cpus_than_the_cluster_has_are_refused_with_the_sum_and_its_parts():
+    spec = job(
+        {"num_workers": 2, "cpus_per_worker": 1.0},
+        {"num_engines": 1, "cpus_per_engine": 1.5, "num_verifiers": 5, "cpus_per_verifier": 0.25},
+    )
+    text = complaint(spec, {"CPU": 4.0})
+    assert "asks for 4.75 CPUs" in text
+    assert "learner.num_workers 2, rollout.num_engines 1, rollout.num_verifiers 5" in text
+    assert "the cluster has 4;" in text
+    assert "lower one of these or add nodes" in text
+
+
+def test_gpus_of_learner_and_engines_are_added_up():
+    spec = job({"num_workers": 2, "gpus_per_worker": 1}, {"num_engines": 3, "gpus_per_engine": 1})
+    text = complaint(spec, {"CPU": 64.0, "GPU": 4.0})
+    assert "asks for 5 GPUs" in text
+    assert "the cluster has 4;" in text
+    check_cluster(spec, {"CPU": 64.0, "GPU": 5.0})
+    assert "the cluster has 0;" in complaint(spec, {"CPU": 64.0})
+
+
+def test_a_job_that_fits_exactly_passes_whatever_the_rounding_and_needs_no_gpu():
+    spec = job(
+        {"cpus_per_worker": 0.1},
+        {"cpus_per_engine": 0.3, "num_verifiers": 1, "cpus_per_verifier": 0.8},
+    )
+    assert 0.1 + 0.3 + 0.8 > 1.2  # in floating point
+    check_cluster(spec, {"CPU": 1.2})
+    assert "asks for 1.2 CPUs" in complaint(spec, {"CPU": 1.1})
+
+
+def test_a_job_that_validates_on_its_training_file_is_refused(tmp_path):
+    path = tmp_path / "train.jsonl"
+    row = {
+        "messages": [{"role": "user", "content": "2 + 2?"}],
+        "reference_answer": "4",
+        "expert_steps": ["4"],
+    }
+    path.write_text(json.dumps(row) + "\n")
+    spec = job(data={"train": str(path), "valid": str(path)})
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        check_job(spec)

@@ -1,0 +1,214 @@
+"""A specification is complete, frozen, and refused with file, field, value and fix."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import JOB, ROOT
+from pydantic import ValidationError
+
+from train.spec import SpecError, load_spec, parse_spec, spec_to_json
+
+
+def raw_job(**changes) -> dict:
+    """A small right job, with changes."""
+    job = {
+        "model": "org/some-model",
+        "data": {"train": "train.jsonl", "valid": "valid.jsonl"},
+        "grader": {"type": "answer"},
+        "srl": {"max_steps": 3},
+    }
+    return job | changes
+
+
+def complaint(**changes) -> str:
+    """What is said about a job with these changes."""
+    with pytest.raises(SpecError) as caught:
+        parse_spec(raw_job(**changes), source="job.yaml")
+    return str(caught.value)
+
+
+def written(folder: Path, **changes) -> Path:
+    """A job's file."""
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(raw_job(**changes)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"srl": {"group_sise": 4}},
+            "job.yaml: srl.group_sise: unknown field; did you mean 'group_size'?",
+        ),
+        ({"modle": "x"}, "job.yaml: modle: unknown field; did you mean 'model'?"),
+        (
+            {"grader": {"type": "answer", "patern": "(a)"}},
+            "job.yaml: grader.patern: unknown field; did you mean 'pattern'?",
+        ),
+        (
+            {"grader": {"type": "anwser"}},
+            "job.yaml: grader.type: is 'anwser'; choose 'answer'",
+        ),
+        (
+            {"srl": {"advantage": "ppo"}},
+            "job.yaml: srl.advantage: is 'ppo'; choose 'grpo', 'dr_grpo' or 'rloo'",
+        ),
+        (
+            {"data": {"train": "a.jsonl"}},
+            "job.yaml: data.valid: is missing; add it",
+        ),
+        (
+            {"srl": {"group_size": 1}},
+            "job.yaml: srl.group_size: Input should be greater than or equal to 2 (got 1)",
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_with_file_value_and_fix(changes, message):
+    assert complaint(**changes) == message
+
+
+def test_an_unknown_field_like_no_other_is_answered_with_the_known_ones():
+    text = complaint(data={"train": "a", "valid": "b", "zzzz": 1})
+    assert text == "job.yaml: data.zzzz: unknown field; known fields: train, valid, heldout"
+
+
+@pytest.mark.parametrize("pattern", ["(", r"\d+", r"(a)(b)"])
+def test_a_bad_pattern_of_the_grader_is_named_with_field_and_value(pattern):
+    text = complaint(grader={"type": "answer", "pattern": pattern})
+    assert text.startswith(f"job.yaml: grader.pattern: {pattern!r} ")
+    assert "not a regular expression" in text or "put exactly one pair of parentheses" in text
+
+
+def test_every_wrong_field_has_a_line_of_its_own():
+    lines = complaint(seed=-1, srl={"max_steps": 0, "warmup": 1}).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("job.yaml: ") for line in lines)
+    assert {line.split(": ")[1] for line in lines} == {"seed", "srl.max_steps", "srl.warmup"}
+
+
+def test_a_job_without_a_stage_or_a_grader_is_refused_with_the_fix():
+    assert "give at least one of `sft`, `srl`, `rlvr`" in complaint(srl=None)
+    assert "give `grader: {type: answer}`" in complaint(grader=None)
+
+
+def test_a_generation_that_fills_the_whole_context_is_refused_with_both_values():
+    text = complaint(sampling={"max_tokens": 256}, rollout={"max_model_len": 256})
+    assert "sampling.max_tokens is 256" in text
+    assert "rollout.max_model_len 256" in text
+    assert "lower the former" in text
+    parse_spec(
+        raw_job(sampling={"max_tokens": 255}, rollout={"max_model_len": 256}), source="job.yaml"
+    )
+
+
+def test_defaults_of_the_stages_are_those_of_their_kind():
+    spec = parse_spec(raw_job(srl={}, rlvr={}), source="job.yaml")
+    assert (spec.srl.learning_rate, spec.srl.std_threshold) == (5e-7, 0.02)
+    assert (spec.rlvr.learning_rate, spec.rlvr.std_threshold) == (1e-6, 0.0)
+    assert spec.sft is None
+
+
+def test_a_specification_cannot_be_changed():
+    spec = parse_spec(raw_job(), source="job.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.srl.max_steps = 3
+
+
+def test_a_specification_survives_json_with_every_default_resolved():
+    spec = parse_spec(raw_job(), source="job.yaml")
+    values = spec_to_json(spec)
+    assert values["srl"]["group_size"] == 8
+    assert parse_spec(values, source="job.json") == spec
+
+
+def test_relative_paths_start_at_the_specifications_folder_and_hub_names_stay(tmp_path):
+    spec = load_spec(written(tmp_path))
+    assert spec.data.train == tmp_path.resolve() / "train.jsonl"
+    assert spec.data.heldout is None
+    assert spec.model == "org/some-model"
+    (tmp_path / "sub").mkdir()
+    local = load_spec(written(tmp_path / "sub", model="../base"))
+    assert local.model == str(tmp_path.resolve() / "base")
+
+
+def test_absolute_paths_stay_as_they_are(tmp_path):
+    data = {"train": "/data/a.jsonl", "valid": "/data/b.jsonl", "heldout": "/data/c.jsonl"}
+    spec = load_spec(written(tmp_path, data=data, model="/models/m"))
+    assert spec.data.model_dump() == {k: Path(v) for k, v in data.items()}
+    assert spec.model == "/models/m"
+
+
+def test_the_quickstarts_job_is_right():
+    spec = load_spec(JOB)
+    assert spec.model == str(ROOT / "models" / "ferrata-tiny")
+    assert spec.data.train == ROOT / "examples" / "quickstart" / "train.jsonl"
+    assert spec.prompt.system is None
+
+
+def test_overrides_replace_and_add_fields_and_read_their_values_as_yaml(tmp_path):
+    spec = load_spec(
+        written(tmp_path),
+        ["srl.max_steps=7", "srl.learning_rate=1e-4", "rlvr.tis_cap=null", "prompt.system=a=b"],
+    )
+    assert spec.srl.max_steps == 7
+    assert spec.srl.learning_rate == 1e-4
+    assert spec.rlvr.tis_cap is None
+    assert spec.prompt.system == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("srl.max_steps", "write it as key=value"),
+        ("model.name=x", "'model' is not a group of fields"),
+        ("srl.max_stops=3", "did you mean 'max_steps'?"),
+        ("srl.max_steps=[1", "srl.max_steps"),  # no YAML
+    ],
+)
+def test_a_wrong_override_is_refused_with_the_fix(tmp_path, override, fix):
+    with pytest.raises(SpecError) as caught:
+        load_spec(written(tmp_path), [override])
+    assert override.partition("=")[0] in str(caught.value)
+    assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"a: [1", "is neither YAML nor JSON"),
+        (b"- a\n- b\n", "holds a list, not a mapping of fields"),
+        (b"", "holds a NoneType, not a mapping of fields"),
+        (b"model: \xff\xfe\n", "job.yaml"),  # not UTF-8
+    ],
+)
+def test_a_file_that_is_no_specification_is_refused_by_name(tmp_path, content, said):
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
+
+
+def test_whole_problems_are_sampled_by_the_jobs_protocol_and_steps_always_stepwise():
+    stepwise = parse_spec(
+        raw_job(sampling={"max_tokens": 24, "max_turns": 8}, prompt={"step_end": "\n\n"}),
+        source="job.yaml",
+    )
+    whole = stepwise.sampling_spec(0.5)
+    assert (whole.protocol, whole.max_tokens, whole.max_turns) == ("stepwise", 24, 8)
+    assert (whole.temperature, whole.step_end) == (0.5, "\n\n")
+    single = parse_spec(raw_job(sampling={"protocol": "single", "max_turns": 8}), source="job.yaml")
+    assert (single.sampling_spec(0.0).protocol, single.sampling_spec(0.0).max_turns) == (
+        "single",
+        1,
+    )
+    step = single.step_sampling_spec(0.7)
+    assert (step.protocol, step.max_turns, step.temperature) == ("stepwise", 1, 0.7)
+    assert (step.max_tokens, step.step_end) == (512, "\n")

@@ -1,0 +1,74 @@
+"""`python -m train --spec job.yaml --out DIR`: one job, here or inside a Ray job."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from train.spec import load_spec
+
+
+def main() -> int:
+    """Run the job. Returns 0, or 2 with a message on standard error for a job that is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser.add_argument("--spec", type=Path, required=True, help="job file, YAML or JSON")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and report")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field, such as srl.max_steps=10 (may be repeated)",
+    )
+    parser.add_argument("--check", action="store_true", help="only check the job, then stop")
+    args = parser.parse_args()
+    # Ray's own progress and state reports are not the job's; ours come from its event log.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        spec = load_spec(args.spec, args.set)
+        from train.preflight import check_job
+
+        check_job(spec)
+        if args.check:
+            print(f"{args.spec}: the job is well formed")
+            return 0
+        return _run(spec, args.out.resolve())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(spec, out: Path) -> int:
+    import ray
+    from rich.console import Console
+
+    from train.pipeline import EVENTS_FILE, REPORT_FILE, run_job
+    from train.progress import ProgressFollower, report_table
+
+    started_s = time.monotonic()
+    console = Console()
+    console.print(f"job {out}: connecting to Ray")
+    # Inside a Ray job RAY_ADDRESS names the cluster; otherwise this process brings its own.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="WARNING",
+        **({"include_dashboard": False} if address == "local" else {}),
+    )
+    try:
+        with ProgressFollower(out / EVENTS_FILE, console):
+            report = run_job(spec, out)
+    finally:
+        ray.shutdown()
+    if report["rows"]:
+        console.print(report_table(report))
+    console.print(f"{out / REPORT_FILE} after {time.monotonic() - started_s:.0f} s")
+    console.print(f"export: {report['export']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

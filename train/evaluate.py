@@ -1,0 +1,112 @@
+"""Evaluation: greedy accuracy and pass@k over whole problems, with Wilson intervals."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rollout.collector import score_groups
+from rollout.pool import RolloutPool
+from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
+
+SOLVED = 0.5  # a rollout solves its problem when its reward exceeds this
+Z95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Generations asked of the engines, by what became of them."""
+
+    scored: int = 0
+    dropped: int = 0
+
+    def add(self, groups: Sequence[RolloutGroup]) -> "Ledger":
+        """This ledger with the turns of `groups` entered."""
+        scored = sum(len(r.turns) for g in groups for r, _ in g.scored())
+        total = sum(len(r.turns) for g in groups for r in g.rollouts)
+        return Ledger(self.scored + scored, self.dropped + total - scored)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Accuracy of one policy on one set of problems."""
+
+    greedy: float
+    num_problems: int
+    ci95: tuple[float, float]  # Wilson, of greedy
+    seconds: float
+    ledger: Ledger
+    pass_at_k: float | None = None  # None when not asked for
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def evaluate(
+    pool: RolloutPool,
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    greedy: SamplingSpec,
+    *,
+    pass_k: int = 0,
+    sampled: SamplingSpec | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate the published policy. Raises RuntimeError when a verdict is missing."""
+    started_s = time.monotonic()
+    groups = _run(pool, problems, verifier, 1, greedy, seed)
+    solved = sum(num_solved(group) for group in groups)
+    ledger = Ledger().add(groups)
+    pass_at = None
+    if pass_k and sampled is not None:
+        groups = _run(pool, problems, verifier, pass_k, sampled, seed)
+        ledger = ledger.add(groups)
+        pass_at = math.fsum(
+            pass_at_k(pass_k, num_solved(group), pass_k) for group in groups
+        ) / len(problems)
+    return Evaluation(
+        greedy=solved / len(problems),
+        num_problems=len(problems),
+        ci95=wilson_interval(solved, len(problems)),
+        seconds=time.monotonic() - started_s,
+        ledger=ledger,
+        pass_at_k=pass_at,
+    )
+
+
+def num_solved(group: RolloutGroup) -> int:
+    """Rollouts of the group that solve their problem."""
+    return sum(verdict.reward > SOLVED for _, verdict in group.scored())
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """1 - C(n-c, k) / C(n, k): k of n samples hold one of the c right ones.
+
+    Source: Chen et al., arXiv 2107.03374, equation 1.
+    """
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson, 1927)."""
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _run(
+    pool: RolloutPool,
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    num_rollouts: int,
+    sampling: SamplingSpec,
+    seed: int,
+) -> list[RolloutGroup]:
+    rollouts = pool.generate(list(problems), num_rollouts, sampling, seed)
+    groups = score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
+    if missing := sum(verdict is None for group in groups for verdict in group.verdicts):
+        raise RuntimeError(f"{missing} rollouts have no verdict: an accuracy over the rest is not one")
+    return groups

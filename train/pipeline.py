@@ -1,0 +1,247 @@
+"""A job from beginning to end: check -> (SFT) -> SRL -> RLVR -> evaluate -> export.
+
+`run_job` is the same whether `python -m train`, `ray job submit` or a service calls it. A stage
+whose result is committed is skipped, so a job that is run again goes on where it was.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from safetensors.torch import load_file
+
+from rollout.engine import EngineSpec
+from rollout.pool import PoolSpec, RolloutPool
+from rollout.types import Problem
+from train import checkpoint
+from train.data import Row
+from train.evaluate import Evaluation, evaluate
+from train.events import EventLog, read_events
+from train.export import export_model
+from train.loop import StageConfig, job_grader
+from train.policy import load_model
+from train.preflight import JobData, check_cluster, check_job
+from train.prompts import PromptRenderer
+from train.rlvr import rlvr_problems
+from train.sft import SFTConfigBundle, run_sft, sft_examples
+from train.spec import JobSpec, SRLSpec, SpecError, spec_to_json
+from train.srl import srl_problems, srl_verifier
+from train.stage import RESULT_FILE, run_stage
+
+REPORT_FILE, EVENTS_FILE, SPEC_FILE = "report.json", "events.jsonl", "job.json"
+EVALUATION_SEED = 20_251_022
+
+
+def run_job(spec: JobSpec, out: Path) -> dict[str, Any]:
+    """Run the job in `out`, on the Ray cluster this process is connected to; return the report.
+
+    Raises ValueError for a job that cannot be run, before anything starts.
+    """
+    data, renderer = check_job(spec)
+    check_cluster(spec, ray.cluster_resources())
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(spec, out)
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    log = ray.remote(EventLog).options(num_cpus=0, scheduling_strategy=node)
+    events = log.remote(out / EVENTS_FILE)
+    pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
+    try:
+        job = _Job(spec, out, data, renderer, pool, events)
+        job.emit("message", message="job started")
+        results = job.run_stages()
+        report = job.report(results)
+        checkpoint.write_json(out / REPORT_FILE, report)
+        job.emit("message", message="job finished")
+        return report
+    finally:
+        pool.stop()
+        ray.kill(events)
+
+
+class _Job:
+    """A running job: what every stage of it needs."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        out: Path,
+        data: JobData,
+        renderer: PromptRenderer,
+        pool: RolloutPool,
+        events: Any,
+    ) -> None:
+        self.spec, self.out, self.data, self.renderer = spec, out, data, renderer
+        self.pool, self.events = pool, events
+        self.ledger = {"scored": 0, "dropped": 0}
+
+    def emit(self, kind: str, **data: Any) -> None:
+        """Append an event of the job itself."""
+        ray.get(self.events.emit.remote({"type": kind, **data}), timeout=60)
+
+    def run_stages(self) -> dict[str, str]:
+        """Run the stages that the job has; return {stage: folder of its result} in order."""
+        spec, results = self.spec, {}
+        model, version = spec.model, 0
+        if spec.sft:
+            model = results["sft"] = self._once("sft", lambda: self._sft())
+        for name, stage in (("srl", spec.srl), ("rlvr", spec.rlvr)):
+            if stage is None:
+                continue
+            start, first = model, version
+            model = results[name] = self._once(name, lambda: self._reinforce(name, start, first))  # noqa: B023
+            version += stage.max_steps + 1
+        return results
+
+    def report(self, results: dict[str, str]) -> dict[str, Any]:
+        """Evaluate base and stages on held-out rows, export, and put it all into one record."""
+        rows = self._evaluate_heldout(results) if self.data.heldout else []
+        best = list(results.values())[-1]
+        export = export_model(Path(best), self.out / "export", self.spec)
+        return {
+            "rows": rows,
+            "export": str(export),
+            "protocol": self.spec.sampling.protocol,
+            "seed": self.spec.seed,
+            "completions": self._completions(),
+            "spec": spec_to_json(self.spec),
+        }
+
+    def _once(self, name: str, run: Any) -> str:
+        """Run a stage unless its result is committed; return its model folder."""
+        result = self.out / name / RESULT_FILE
+        if result.exists():
+            best = json.loads(result.read_text(encoding="utf-8"))["best"]
+        else:
+            self.emit("message", stage=name, message=f"stage {name}")
+            best = str(run().relative_to(self.out))
+            checkpoint.write_json(result, {"best": best})
+        return str(self.out / best)
+
+    def _sft(self) -> Path:
+        sft = self.spec.sft
+        assert sft is not None
+        examples = sft_examples(self.data.train, self.renderer, sft)
+        bundle = SFTConfigBundle(self.spec, sft, examples, self.out / "sft" / "checkpoints")
+        return run_sft(bundle, self.out / ".ray")
+
+    def _reinforce(self, name: str, model: str, first_version: int) -> Path:
+        spec, stage = self.spec, getattr(self.spec, name)
+        if isinstance(stage, SRLSpec):
+            problems = srl_problems(self.data.train, self.renderer, stage)
+            verifier, sampling = srl_verifier(stage), spec.step_sampling_spec(stage.temperature)
+        else:
+            problems = self._problems(self.data.train)
+            verifier, sampling = job_grader(spec), spec.sampling_spec(stage.temperature)
+        config = StageConfig(
+            name=name,
+            job=spec,
+            stage=stage,
+            model=model,
+            problems=problems,
+            verifier=verifier,
+            sampling=sampling,
+            valid_problems=self._problems(self.data.valid),
+            folder=self.out / name / "checkpoints",
+            first_version=first_version,
+            pool=self.pool,
+            events=self.events,
+        )
+        return run_stage(config, self.out / ".ray")
+
+    def _problems(self, rows: list[Row]) -> list[Problem]:
+        return rlvr_problems(rows, self.renderer)
+
+    def _evaluate_heldout(self, results: dict[str, str]) -> list[dict[str, Any]]:
+        """One row per policy. Held-out rows are read here, once, after all training."""
+        policies = {"base": self.spec.model, **_report_names(results)}
+        rows = []
+        for number, (name, model) in enumerate(policies.items()):
+            evaluation = self._evaluate(model, version=-1 - number)
+            self.ledger["scored"] += evaluation.ledger.scored
+            self.ledger["dropped"] += evaluation.ledger.dropped
+            row = {
+                "name": name,
+                "greedy": evaluation.greedy,
+                f"pass_at_{self.spec.evaluation.pass_k}": evaluation.pass_at_k,
+                "num_problems": evaluation.num_problems,
+                "ci95": list(evaluation.ci95),
+                "seconds": round(evaluation.seconds, 2),
+            }
+            rows.append(row)
+            self.emit("evaluation", stage="evaluate", **row)
+        return rows
+
+    def _evaluate(self, model: str, version: int) -> Evaluation:
+        weights = load_model(model, self.spec.rollout.dtype).state_dict()
+        self.pool.publish(weights, version)
+        settings = self.spec.evaluation
+        return evaluate(
+            self.pool,
+            self._problems(self.data.heldout),
+            job_grader(self.spec),
+            self.spec.sampling_spec(temperature=0.0),
+            pass_k=settings.pass_k,
+            sampled=self.spec.sampling_spec(settings.temperature),
+            seed=EVALUATION_SEED,
+        )
+
+    def _completions(self) -> dict[str, Any]:
+        """What this process's engines finished, by their own counters, and what became of it."""
+        for name in ("srl", "rlvr"):
+            steps = [
+                e for e in read_events(self.out / EVENTS_FILE)
+                if e.get("stage") == name and e["type"] == "metrics"
+            ]
+            if steps:
+                for key in self.ledger:
+                    self.ledger[key] += steps[-1]["ledger"][key]
+        return {**self.pool.counts(), **self.ledger}
+
+
+def engine_spec(spec: JobSpec) -> EngineSpec:
+    """The job's engines."""
+    rollout = spec.rollout
+    return EngineSpec(
+        model=spec.model,
+        dtype=rollout.dtype,
+        seed=spec.seed,
+        max_model_len=rollout.max_model_len,
+        max_num_seqs=rollout.max_num_seqs,
+        kv_cache_gib=rollout.kv_cache_gib,
+        num_threads=rollout.num_threads,
+    )
+
+
+def pool_spec(spec: JobSpec) -> PoolSpec:
+    """The job's fleet."""
+    fields = PoolSpec.__dataclass_fields__
+    return PoolSpec(**{name: value for name, value in spec.rollout if name in fields})
+
+
+def _report_names(results: dict[str, str]) -> dict[str, str]:
+    """{"srl": ..., "srl_rlvr": ...}: each row is named by the stages behind it."""
+    names: list[str] = []
+    named = {}
+    for stage, model in results.items():
+        names.append(stage)
+        named["_".join(names)] = model
+    return named
+
+
+def _claim(spec: JobSpec, out: Path) -> None:
+    """Write the job's specification, or check that `out` belongs to the same job."""
+    path, wanted = out / SPEC_FILE, spec_to_json(spec)
+    if not path.exists():
+        checkpoint.write_json(path, wanted)
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != wanted:
+        differing = [key for key in wanted if found.get(key) != wanted[key]]
+        raise SpecError(
+            f"{out} holds another job (its {', '.join(differing)} differ): choose another --out, "
+            "or remove the folder"
+        )
+
+

@@ -1,0 +1,91 @@
+"""Before anything starts: does the job make sense, and does the cluster have what it asks for?"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from train.data import DataError, Row, check_disjoint, read_rows
+from train.prompts import PromptRenderer, check_lengths, load_tokenizer
+from train.spec import JobSpec, SpecError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class JobData:
+    """The checked rows of a job; `heldout` is empty when the job has no such file."""
+
+    train: list[Row]
+    valid: list[Row]
+    heldout: list[Row]
+
+
+def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
+    """Check model and data without starting anything. Raises ValueError with the fix."""
+    train, valid = read_rows(spec.data.train), read_rows(spec.data.valid)
+    heldout = read_rows(spec.data.heldout) if spec.data.heldout else []
+    check_disjoint({p: r for p, r in _files(spec, train, valid, heldout)})
+    if (spec.srl or spec.sft) and not any(row.expert_steps for row in train):
+        stage = "srl" if spec.srl else "sft"
+        raise DataError(
+            f"{spec.data.train}: no row has `expert_steps`, which stage {stage} learns from; add "
+            f"them to some rows or remove `{stage}`"
+        )
+    for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
+        if rows and not any(row.reference_answer for row in rows):
+            raise DataError(f"{path}: no row has a `reference_answer` for the grader to compare with")
+    config = load_config(spec)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and spec.rollout.max_model_len > limit:
+        raise SpecError(
+            f"rollout.max_model_len: is {spec.rollout.max_model_len}, but model {spec.model} "
+            f"holds {limit} positions; lower it to {limit} or less"
+        )
+    renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
+    check_lengths(spec, renderer, [*train, *valid, *heldout])
+    return JobData(train, valid, heldout), renderer
+
+
+def load_config(spec: JobSpec) -> "PretrainedConfig":
+    """Load the model's configuration. Raises SpecError when there is no such model."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(spec.model)
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"model: {spec.model!r} is no model ({str(error).splitlines()[0]}); give a hub name, "
+            "or a folder (written ./, ../ or /) with config.json, tokenizer.json and "
+            "model.safetensors"
+        ) from None
+
+
+def check_cluster(spec: JobSpec, available: dict[str, float]) -> None:
+    """Compare what the job asks for with the cluster's resources. Raises SpecError."""
+    learner, rollout = spec.learner, spec.rollout
+    cpus = available.get("CPU", 0.0)
+    if learner.num_workers > cpus:
+        raise SpecError(
+            f"learner.num_workers: is {learner.num_workers}, but the cluster has {cpus:g} CPUs; "
+            f"set it to {max(1, int(cpus))} or less"
+        )
+    asked = {
+        "CPU": learner.num_workers * learner.cpus_per_worker
+        + rollout.num_engines * rollout.cpus_per_engine
+        + rollout.num_verifiers * rollout.cpus_per_verifier,
+        "GPU": learner.num_workers * learner.gpus_per_worker
+        + rollout.num_engines * rollout.gpus_per_engine,
+    }
+    for kind, amount in asked.items():
+        if amount > available.get(kind, 0.0) + 1e-9:
+            raise SpecError(
+                f"the job asks for {amount:g} {kind}s (learner.num_workers "
+                f"{learner.num_workers}, rollout.num_engines {rollout.num_engines}, "
+                f"rollout.num_verifiers {rollout.num_verifiers}), but the cluster has "
+                f"{available.get(kind, 0.0):g}; lower one of these or add nodes"
+            )
+
+
+def _files(spec: JobSpec, train: list[Row], valid: list[Row], heldout: list[Row]):
+    pairs = [(spec.data.train, train), (spec.data.valid, valid)]
+    return pairs + ([(spec.data.heldout, heldout)] if spec.data.heldout else [])

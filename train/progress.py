@@ -1,0 +1,105 @@
+"""What a person sees while a job runs: the event log, followed and drawn."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from train.events import read_events
+
+POLL_INTERVAL_S = 0.5
+
+
+class ProgressFollower:
+    """Follows an event log in a thread: bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self, path: Path, console: Console | None = None) -> None:
+        self._path = path
+        self._console = console or Console()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}  {task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        # What an earlier run wrote is history, not progress.
+        self._shown = max((e["created_at"] for e in read_events(path)), default=0)
+        self._shown_seq = len(read_events(path))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "ProgressFollower":
+        self._progress.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(POLL_INTERVAL_S):
+            self._show_new()
+        self._show_new()
+
+    def _show_new(self) -> None:
+        events = read_events(self._path)
+        if len(events) < self._shown_seq:  # rewound: steps are being redone
+            self._shown_seq = len(events)
+        for event in events[self._shown_seq :]:
+            self._show(event)
+        self._shown_seq = len(events)
+
+    def _show(self, event: dict[str, Any]) -> None:
+        stamp = time.strftime("%H:%M:%S", time.localtime(event["created_at"]))
+        if event["type"] == "evaluation":
+            self._console.print(f"{stamp} held-out {event['name']}: greedy {event['greedy']:.3f}")
+        elif event["type"] != "metrics":
+            self._console.print(f"{stamp} {event['message']}")
+        elif self._console.is_terminal:
+            self._advance(event)
+        else:
+            self._console.print(f"{stamp} {event['stage']} {event['message']}: {describe(event)}")
+
+    def _advance(self, event: dict[str, Any]) -> None:
+        stage = event["stage"]
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=event["total_steps"], note="")
+        self._progress.update(self._tasks[stage], completed=event["step"], note=describe(event))
+
+
+def describe(event: dict[str, Any]) -> str:
+    """One line of a step: reward, validation accuracy when there is one, speed."""
+    seconds = event["timing"]["step"]["full_iteration"]
+    parts = [f"reward {event['reward']:.3f}", f"{event.get('num_tokens', 0) / seconds:,.0f} tok/s"]
+    if event["full_valid_mean_reward"] is not None:
+        parts.insert(1, f"validation {event['full_valid_mean_reward']:.3f}")
+    left_s = (event["total_steps"] - event["step"]) * seconds
+    return ", ".join([*parts, f"about {left_s:.0f} s left"])
+
+
+def report_table(report: dict[str, Any]) -> Table:
+    """The report's rows as a table."""
+    table = Table(title="Held-out problems")
+    for heading in ("policy", "greedy", "95% interval", "pass@k", "problems", "seconds"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for row in report["rows"]:
+        pass_key = next(key for key in row if key.startswith("pass_at_"))
+        low, high = row["ci95"]
+        table.add_row(
+            row["name"],
+            f"{row['greedy']:.3f}",
+            f"{low:.3f}-{high:.3f}",
+            f"{row[pass_key]:.3f}" if row[pass_key] is not None else "",
+            str(row["num_problems"]),
+            f"{row['seconds']:.0f}",
+        )
+    return table
