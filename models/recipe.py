@@ -193,9 +193,7 @@ def train(
             hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
             wanted = labels[:, 1:] != -100
             logits = model.lm_head(hidden[wanted])
-            loss = torch.nn.functional.cross_entropy(
-                logits, labels[:, 1:][wanted], reduction="sum"
-            )
+            loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
             (loss / num_targets).backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -147,7 +147,9 @@ def collect_batch(
     return collector.next_batch()
 
 
-def score_groups(problems: Sequence[Problem], rollouts: Sequence[Sequence[Any]], score: ScoreFn) -> list[RolloutGroup]:
+def score_groups(
+    problems: Sequence[Problem], rollouts: Sequence[Sequence[Any]], score: ScoreFn
+) -> list[RolloutGroup]:
     """Join problems, their rollouts and the verdicts into groups; re-ask once for missing ones."""
     pairs = [(p, r) for p, group in zip(problems, rollouts, strict=True) for r in group]
     verdicts = score(pairs)

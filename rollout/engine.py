@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout.payload import WeightPayload
 from rollout.steps import THINK_CLOSE, THINK_OPEN, parse_step
 from rollout.types import FinishReason, Problem, Rollout, SamplingSpec, Turn
 
@@ -166,9 +165,7 @@ class Engine:
             if metric.name == "vllm:request_success"
         )
 
-    def _submit_turn(
-        self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]
-    ) -> None:
+    def _submit_turn(self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]) -> None:
         ids = self._tokenizer.encode(rollout.context, add_special_tokens=False)
         rollout.prompt_ids, rollout.token_ids, rollout.logprobs = ids, [], []
         rollout.text = ""

@@ -125,7 +125,9 @@ class RolloutPool:
             failed = []
             for i, call in calls.items():
                 try:
-                    shard = self._wait(call, self.spec.generate_deadline_s, f"rollouts of engine {i}")
+                    shard = self._wait(
+                        call, self.spec.generate_deadline_s, f"rollouts of engine {i}"
+                    )
                     result[i::num_engines] = shard
                 except (RayActorError, StalePolicyError) as error:
                     # Acceptable: the engine died or came back empty. It gets the current weights
@@ -166,7 +168,9 @@ class RolloutPool:
         engines = self._wait(
             [e.num_requests_finished.remote() for e in self.engines], 60.0, "engine counters"
         )
-        verifiers = self._wait([v.counts.remote() for v in self.verifiers], 60.0, "verifier counters")
+        verifiers = self._wait(
+            [v.counts.remote() for v in self.verifiers], 60.0, "verifier counters"
+        )
         return {"engine_requests": engines, "verifiers": verifiers}
 
     def stop(self) -> None:
@@ -178,7 +182,9 @@ class RolloutPool:
         for attempt in range(MAX_ATTEMPTS):
             calls = [e.load_weights.remote(self._payload_ref, self.version) for e in engines]
             try:
-                self._wait(calls, self.spec.start_deadline_s, f"policy version {self.version} to load")
+                self._wait(
+                    calls, self.spec.start_deadline_s, f"policy version {self.version} to load"
+                )
                 return
             except RayActorError:
                 # Acceptable: a restarting engine; the same weights are sent again.

@@ -46,7 +46,7 @@ def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:
 
 
 def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: PLW1510
+    return subprocess.run(
         command,
         cwd=ROOT,
         env=os.environ | env,

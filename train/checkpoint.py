@@ -16,6 +16,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+HASH_CHUNK_BYTES = 2**20
 _PREFIX, _HIDDEN = "step-", ".writing-"
 
 
@@ -32,7 +33,9 @@ class Checkpoint:
     state: dict[str, Any]  # what the loop needs to go on: collector, policy version, best score
 
 
-def commit(folder: Path, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Checkpoint:
+def commit(
+    folder: Path, step: int, state: dict[str, Any], write: Callable[[Path], None]
+) -> Checkpoint:
     """Write `folder/step-NNNNNN` by `write(target)` and make it a checkpoint.
 
     An earlier checkpoint of the same step is replaced.
@@ -67,15 +70,17 @@ def load(path: Path) -> Checkpoint:
     """Read one checkpoint. Raises CheckpointError when a file differs from the manifest."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} has no readable {MANIFEST}: {error}") from None
-    for name, expected in manifest["files"].items():
+        found = Checkpoint(path, manifest["step"], manifest["state"])
+        files = {n: (e["bytes"], e["sha256"]) for n, e in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has no readable {MANIFEST}: {error!r}") from None
+    for name, (num_bytes, sha256) in files.items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{file} is missing or not {expected['bytes']} bytes long")
-        if _sha256(file) != expected["sha256"]:
+        if not file.is_file() or file.stat().st_size != num_bytes:
+            raise CheckpointError(f"{file} is missing or not {num_bytes} bytes long")
+        if _sha256(file) != sha256:
             raise CheckpointError(f"{file} does not match its sha256 in {MANIFEST}")
-    return Checkpoint(path, manifest["step"], manifest["state"])
+    return found
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -122,5 +127,8 @@ def _flush(path: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

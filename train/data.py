@@ -32,7 +32,7 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """Read a JSON Lines file. Raises DataError for an unreadable, empty or wrong file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -88,8 +88,7 @@ def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:
     messages = raw.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError(
-            "`messages` is missing or empty; write "
-            '[{"role": "user", "content": "the problem"}]'
+            '`messages` is missing or empty; write [{"role": "user", "content": "the problem"}]'
         )
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict):

@@ -63,9 +63,9 @@ def evaluate(
     if pass_k and sampled is not None:
         groups = _run(pool, problems, verifier, pass_k, sampled, seed)
         ledger = ledger.add(groups)
-        pass_at = math.fsum(
-            pass_at_k(pass_k, num_solved(group), pass_k) for group in groups
-        ) / len(problems)
+        pass_at = math.fsum(pass_at_k(pass_k, num_solved(group), pass_k) for group in groups) / len(
+            problems
+        )
     return Evaluation(
         greedy=solved / len(problems),
         num_problems=len(problems),
@@ -108,5 +108,7 @@ def _run(
     rollouts = pool.generate(list(problems), num_rollouts, sampling, seed)
     groups = score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
     if missing := sum(verdict is None for group in groups for verdict in group.verdicts):
-        raise RuntimeError(f"{missing} rollouts have no verdict: an accuracy over the rest is not one")
+        raise RuntimeError(
+            f"{missing} rollouts have no verdict: an accuracy over the rest is not one"
+        )
     return groups

@@ -76,7 +76,9 @@ class Learner:
                 for slot in ("step", "exp_avg", "exp_avg_sq")
             }
 
-    def _update(self, batches: Sequence[MicroBatch], old: Sequence[Tensor | None]) -> dict[str, float]:
+    def _update(
+        self, batches: Sequence[MicroBatch], old: Sequence[Tensor | None]
+    ) -> dict[str, float]:
         """One optimizer step: forward, loss, backward, clip, step."""
         stage = self.stage
         num_tokens = self._sum_over_workers(float(sum(len(b.targets) for b in batches)))

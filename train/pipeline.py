@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from safetensors.torch import load_file
 
 from rollout.engine import EngineSpec
 from rollout.pool import PoolSpec, RolloutPool
@@ -26,7 +25,7 @@ from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
 from train.sft import SFTConfigBundle, run_sft, sft_examples
-from train.spec import JobSpec, SRLSpec, SpecError, spec_to_json
+from train.spec import JobSpec, SpecError, SRLSpec, spec_to_json
 from train.srl import srl_problems, srl_verifier
 from train.stage import RESULT_FILE, run_stage
 
@@ -191,7 +190,8 @@ class _Job:
         """What this process's engines finished, by their own counters, and what became of it."""
         for name in ("srl", "rlvr"):
             steps = [
-                e for e in read_events(self.out / EVENTS_FILE)
+                e
+                for e in read_events(self.out / EVENTS_FILE)
                 if e.get("stage") == name and e["type"] == "metrics"
             ]
             if steps:
@@ -243,5 +243,3 @@ def _claim(spec: JobSpec, out: Path) -> None:
             f"{out} holds another job (its {', '.join(differing)} differ): choose another --out, "
             "or remove the folder"
         )
-
-

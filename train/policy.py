@@ -17,7 +17,12 @@ class Policy(nn.Module):
         self.temperature = 1.0  # of sampling; log-probabilities are taken after it
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, mask: Tensor, predicts: Tensor, targets: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor,
+        predicts: Tensor,
+        targets: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return (log-probabilities `[N]`, entropies `[N]`, the latter without gradient).
 

@@ -1,6 +1,7 @@
 """Before anything starts: does the job make sense, and does the cluster have what it asks for?"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.data import DataError, Row, check_disjoint, read_rows
@@ -24,7 +25,13 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
     """Check model and data without starting anything. Raises ValueError with the fix."""
     train, valid = read_rows(spec.data.train), read_rows(spec.data.valid)
     heldout = read_rows(spec.data.heldout) if spec.data.heldout else []
-    check_disjoint({p: r for p, r in _files(spec, train, valid, heldout)})
+    pairs = _files(spec, train, valid, heldout)
+    if len({path for path, _ in pairs}) < len(pairs):
+        raise DataError(
+            f"data: one file has two uses among {', '.join(str(path) for path, _ in pairs)}; give "
+            "each its own rows"
+        )
+    check_disjoint(dict(pairs))
     if (spec.srl or spec.sft) and not any(row.expert_steps for row in train):
         stage = "srl" if spec.srl else "sft"
         raise DataError(
@@ -33,7 +40,9 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
         )
     for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
         if rows and not any(row.reference_answer for row in rows):
-            raise DataError(f"{path}: no row has a `reference_answer` for the grader to compare with")
+            raise DataError(
+                f"{path}: no row has a `reference_answer` for the grader to compare with"
+            )
     config = load_config(spec)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and spec.rollout.max_model_len > limit:
@@ -86,6 +95,8 @@ def check_cluster(spec: JobSpec, available: dict[str, float]) -> None:
             )
 
 
-def _files(spec: JobSpec, train: list[Row], valid: list[Row], heldout: list[Row]):
+def _files(
+    spec: JobSpec, train: list[Row], valid: list[Row], heldout: list[Row]
+) -> list[tuple[Path, list[Row]]]:
     pairs = [(spec.data.train, train), (spec.data.valid, valid)]
     return pairs + ([(spec.data.heldout, heldout)] if spec.data.heldout else [])

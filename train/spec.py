@@ -7,7 +7,7 @@ refused with the nearest known one.
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -164,7 +164,7 @@ class JobSpec(_Spec):
     rollout: RolloutSpec = RolloutSpec()
 
     @model_validator(mode="after")
-    def _is_a_job(self) -> Self:
+    def _is_a_job(self) -> "JobSpec":
         if not (self.sft or self.srl or self.rlvr):
             raise ValueError("no stage: give at least one of `sft`, `srl`, `rlvr`")
         if self.grader is None:
@@ -192,7 +192,9 @@ class JobSpec(_Spec):
 
     def step_sampling_spec(self, temperature: float) -> SamplingSpec:
         """How a single step is sampled (SRL), whatever the job's protocol."""
-        return SamplingSpec("stepwise", self.sampling.max_tokens, 1, temperature, self.prompt.step_end)
+        return SamplingSpec(
+            "stepwise", self.sampling.max_tokens, 1, temperature, self.prompt.step_end
+        )
 
 
 def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
@@ -204,7 +206,7 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: holds a {type(raw).__name__}, not a mapping of fields")
@@ -247,7 +249,10 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise SpecError(f"--set {override!r}: {parent!r} is not a group of fields")
         node = child
-    node[leaf] = yaml.safe_load(value)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {override!r}: the value is not YAML: {error}") from None
 
 
 def _describe(item: Any) -> str:

@@ -130,9 +130,7 @@ def main() -> None:
     parser.add_argument("--num-heldout", type=int, default=500)
     args = parser.parse_args()
 
-    files = generate(
-        args.seed, args.num_expert, args.num_answers, args.num_valid, args.num_heldout
-    )
+    files = generate(args.seed, args.num_expert, args.num_answers, args.num_valid, args.num_heldout)
     args.out.mkdir(parents=True, exist_ok=True)
     for stem, rows in files.items():
         path = args.out / f"{stem}.jsonl"
