@@ -1,4 +1,4 @@
-"""What a publication of weights carries. No vllm here: the trainer packs it, the engine unpacks it."""
+"""What a publication of weights carries. No vllm here: the trainer packs, the engine unpacks."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -34,7 +34,7 @@ class InitInfo(WeightTransferInitInfo):
 
 @dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
-    """One element: the reference of a `WeightPayload`, in a list so that Ray leaves it a reference."""
+    """One `WeightPayload` reference, in a list so that Ray leaves it a reference."""
 
     payload_ref: list[Any] = field(default_factory=list)
 
