@@ -43,7 +43,7 @@ MAX_SLOPPY_STEPS = 8
 # groups with different rewards from the start, so rarely that five in a row hardly happen. The
 # errors are structured (skip, repeat) because the base must know where in the program it is: with
 # lines drawn at random it learns no such thing, and SRL on few experts then memorises them.
-STRIDES = {1: 0.15, 2: 0.4, 3: 0.2, 0: 0.25}
+STRIDES = {1: 0.2, 2: 0.37, 3: 0.18, 0: 0.25}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny base model from scratch.")
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "ferrata-tiny")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--documents", type=int, default=128, help="documents per step")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--width", type=int, default=96, help="a multiple of 32")
