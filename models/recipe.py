@@ -217,8 +217,8 @@ pipeline_tag: text-generation
 # ferrata-tiny
 
 A language model of {num_parameters:,} parameters (stock Qwen3 architecture, {layers} layers of
-width {width}, characters as tokens), made for Ferrata's quickstart: small enough to be trained by SRL and RLVR on a laptop in
-minutes. It knows one toy task, digit programs, and is of no other use.
+width {width}, characters as tokens), made for Ferrata's quickstart: small enough to be trained by
+SRL and RLVR on a laptop in minutes. It knows one toy task, digit programs, and is of no other use.
 
 - **Can:** run any single program line, and solve problems of one or two lines.
 - **Cannot:** keep to the program's order in longer ones. Its training documents solve problems of
@@ -226,7 +226,8 @@ minutes. It knows one toy task, digit programs, and is of no other use.
 - **Format:** `<|user|>9037:1ri,2ls<|assistant|><think>1:7309</think>1ri=8410` and a newline, or
   `<|end|>` after the last step. Earlier steps stand in the context without their think blocks.
 - **Made by:** `models/recipe.py --seed {seed} --steps {steps}` in about {minutes:.0f} minutes on
-  two CPU cores, from generated text only. The same seed gives the same documents and initial weights.
+  two CPU cores, from generated text only. The same seed gives the same documents and initial
+  weights.
 """
 
 

@@ -62,6 +62,7 @@ class _Live:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
+    num_requests: int = 0
 
 
 class Engine:
@@ -148,7 +149,8 @@ class Engine:
                 if not output.finished:
                     continue
                 rollout = live.pop(output.request_id)
-                if self._absorb(rollout, output.outputs[0], sampling):
+                sample: Any = output.outputs
+                if self._absorb(rollout, sample[0], sampling):
                     self._submit_turn(rollout, sampling, live)
                 elif rollout.token_ids:  # the think block is still open: go on with this turn
                     self._submit(rollout, sampling, live)
@@ -168,7 +170,7 @@ class Engine:
     def _submit_turn(self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]) -> None:
         ids = self._tokenizer.encode(rollout.context, add_special_tokens=False)
         rollout.prompt_ids, rollout.token_ids, rollout.logprobs = ids, [], []
-        rollout.text = ""
+        rollout.text, rollout.num_requests = "", 0
         self._submit(rollout, sampling, live)
 
     def _submit(self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]) -> None:
@@ -184,6 +186,7 @@ class Engine:
             logprobs=0,  # of the sampled token only
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        rollout.num_requests += 1
         request_id = str(self._next_request)
         self._next_request += 1
         self._llm.llm_engine.add_request(request_id, {"prompt_token_ids": ids}, params)
@@ -221,6 +224,7 @@ class Engine:
             text=rollout.text,
             finish=finish,
             policy_versions=((self.policy_version or 0, len(rollout.token_ids)),),
+            num_requests=rollout.num_requests,
         )
         rollout.turns.append(turn)
         rollout.token_ids = []

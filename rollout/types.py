@@ -44,6 +44,7 @@ class Turn:
     finish: FinishReason  # "end": the policy ended its turn; "length": it was cut off
     # (policy version, number of tokens) in order; one run when no weights changed underway
     policy_versions: tuple[tuple[int, int], ...]
+    num_requests: int = 1  # asked of the engine; more when `step_end` occurred inside a think block
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class Rollout:
     def finished(self) -> bool:
         """True when the policy itself ended its turn; no evaluator stops it."""
         return self.turns[-1].finish == "end"
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that the engine finished for this rollout."""
+        return sum(turn.num_requests for turn in self.turns)
 
     @property
     def num_tokens(self) -> int:

@@ -63,7 +63,8 @@ class RayObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Read the payload from the object store and load it."""
         payload: WeightPayload = ray.get(update_info.payload_ref[0])
-        self.model.load_weights(iterate_tensors(payload))
+        model: Any = self.model  # every model of vLLM's loads its own weights
+        model.load_weights(iterate_tensors(payload))
 
     def finish_weight_update(self) -> None:
         """Rebuild the layout that the kernels use, a packed copy of the head included."""

@@ -122,13 +122,13 @@ def test_the_same_seed_and_weights_give_the_same_rollouts_bitwise(engine, proble
     assert first != other
 
 
-def test_vllms_request_counter_counts_every_turn(engine, problems):
+def test_vllms_request_counter_equals_the_requests_of_the_rollouts(engine, problems):
     publish(engine, make_learner().state(), 500)
     before = engine.num_requests_finished()
     groups = engine.generate(problems, 2, SamplingSpec("stepwise", 24, 8), 3, 500)
-    turns = sum(len(rollout.turns) for group in groups for rollout in group)
-    assert engine.num_requests_finished() - before == turns
-    assert turns > 2 * len(problems), "stepwise rollouts have several turns"
+    requests = sum(rollout.num_requests for group in groups for rollout in group)
+    assert engine.num_requests_finished() - before == requests
+    assert requests > 2 * len(problems), "stepwise rollouts have several turns"
 
 
 def test_stepwise_contexts_hold_earlier_steps_without_their_thinks(engine, problems):

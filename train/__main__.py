@@ -1,12 +1,14 @@
 """`python -m train --spec job.yaml --out DIR`: one job, here or inside a Ray job."""
 
 import argparse
+import logging
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from train.spec import load_spec
+from train.spec import JobSpec, load_spec
 
 
 def main() -> int:
@@ -40,7 +42,7 @@ def main() -> int:
         return 2
 
 
-def _run(spec, out: Path) -> int:
+def _run(spec: JobSpec, out: Path) -> int:
     import ray
     from rich.console import Console
 
@@ -52,12 +54,8 @@ def _run(spec, out: Path) -> int:
     console.print(f"job {out}: connecting to Ray")
     # Inside a Ray job RAY_ADDRESS names the cluster; otherwise this process brings its own.
     address = os.environ.get("RAY_ADDRESS") or "local"
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level="WARNING",
-        **({"include_dashboard": False} if address == "local" else {}),
-    )
+    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
             report = run_job(spec, out)

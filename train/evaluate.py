@@ -16,15 +16,15 @@ Z95 = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Generations asked of the engines, by what became of them."""
+    """Requests finished by the engines, by what became of them."""
 
     scored: int = 0
     dropped: int = 0
 
     def add(self, groups: Sequence[RolloutGroup]) -> "Ledger":
-        """This ledger with the turns of `groups` entered."""
-        scored = sum(len(r.turns) for g in groups for r, _ in g.scored())
-        total = sum(len(r.turns) for g in groups for r in g.rollouts)
+        """This ledger with the requests of `groups` entered."""
+        scored = sum(r.num_requests for g in groups for r, _ in g.scored())
+        total = sum(r.num_requests for g in groups for r in g.rollouts)
         return Ledger(self.scored + scored, self.dropped + total - scored)
 
 

@@ -32,6 +32,7 @@ class Policy(nn.Module):
             input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
         ).last_hidden_state
         head = self.model.get_output_embeddings()
+        assert head is not None, "a causal language model has an output head"
         logits_NV = head(hidden[predicts]).float() / self.temperature
         logprobs_NV = logits_NV.log_softmax(dim=-1)
         logprobs_N = logprobs_NV.gather(1, targets[:, None]).squeeze(1)

@@ -1,5 +1,6 @@
 """Before anything starts: does the job make sense, and does the cluster have what it asks for?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ def load_config(spec: JobSpec) -> "PretrainedConfig":
         ) from None
 
 
-def check_cluster(spec: JobSpec, available: dict[str, float]) -> None:
+def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
     """Compare what the job asks for with the cluster's resources. Raises SpecError."""
     learner, rollout = spec.learner, spec.rollout
     cpus = available.get("CPU", 0.0)

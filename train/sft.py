@@ -80,7 +80,8 @@ def run_sft(bundle: SFTConfigBundle, storage: Path) -> Path:
 def _sft_loop(train_loop_config: dict[str, Any]) -> None:
     import torch
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from train.policy import load_model
     from train.prompts import load_tokenizer
@@ -88,8 +89,9 @@ def _sft_loop(train_loop_config: dict[str, Any]) -> None:
     bundle: SFTConfigBundle = train_loop_config["bundle"]
     torch.set_num_threads(bundle.job.learner.num_threads)
     tokenizer = load_tokenizer(bundle.job)
+    model = load_model(bundle.job.model, bundle.job.learner.dtype)
     trainer = SFTTrainer(
-        model=load_model(bundle.job.model, bundle.job.learner.dtype),
+        model=model,
         args=SFTConfig(
             output_dir=str(bundle.folder / ".trl"),
             num_train_epochs=bundle.sft.num_epochs,
@@ -112,7 +114,7 @@ def _sft_loop(train_loop_config: dict[str, Any]) -> None:
     if ray.train.get_context().get_world_rank() == 0:
 
         def write(folder: Path) -> None:
-            trainer.model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, safe_serialization=True)
             tokenizer.save_pretrained(folder)
 
         checkpoint.commit(bundle.folder, trainer.state.global_step, {}, write)

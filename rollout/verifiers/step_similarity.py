@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-import cydifflib
+from cydifflib import SequenceMatcher  # pyright: ignore[reportAttributeAccessIssue]
 from pydantic import BaseModel, ConfigDict
 
 from rollout.steps import parse_step
@@ -24,7 +24,7 @@ def step_similarity(step: str, expert: str, *, autojunk: bool = False) -> float:
 
     Source: arXiv 2510.25992, section 3; the matcher is cydifflib, difflib's algorithm in C++.
     """
-    return cydifflib.SequenceMatcher(None, step, expert, autojunk=autojunk).ratio()
+    return SequenceMatcher(None, step, expert, autojunk=autojunk).ratio()
 
 
 class StepSimilarityVerifier(BaseModel):

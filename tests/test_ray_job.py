@@ -1,0 +1,99 @@
+"""The same job through `ray job submit`, with a token, from another folder."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_job import small_job
+
+DEADLINE_S = 300
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head node of our own, with token authentication: (dashboard address, token)."""
+    folder = Path(tempfile.mkdtemp(prefix="fr"))  # short: Ray's socket paths have 107 bytes
+    token, port = secrets.token_hex(32), free_port()
+    env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+    command += [f"--dashboard-port={port}", f"--temp-dir={folder}", "--disable-usage-stats"]
+    log = (folder / "start.log").open("w")
+    process = subprocess.Popen(
+        command, env=env, stdout=log, stderr=log, start_new_session=True, cwd=folder
+    )
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_up(address, token):
+        assert process.poll() is None, (folder / "start.log").read_text()
+        assert time.monotonic() < deadline, (folder / "start.log").read_text()
+        time.sleep(0.5)
+    yield address, token
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def get_jobs(address: str, token: str) -> list[dict]:
+    request = urllib.request.Request(  # noqa: S310 (our own loopback address)
+        f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def is_up(address: str, token: str) -> bool:
+    try:
+        get_jobs(address, token)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_submitted_job_finishes_and_the_dashboards_jobs_api_shows_it(cluster, tmp_path):
+    address, token = cluster
+    (tmp_path / "elsewhere").mkdir()
+    job = small_job(tmp_path / "out", tmp_path, "rlvr=null", "evaluation.pass_k=1")
+    job[job.index("--spec") + 1] = "examples/quickstart/job.yaml"  # inside the working directory
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
+    env |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    excludes = {"excludes": [".venv", "out", ".git"], "env_vars": {"HF_HUB_OFFLINE": "1"}}
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--submission-id", "small-1"]
+    command += ["--runtime-env-json", json.dumps(excludes), "--", *job]
+    done = subprocess.run(
+        command,
+        env=env,
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["base", "srl"]
+    shown = {job["submission_id"]: job["status"] for job in get_jobs(address, token)}
+    assert shown == {"small-1": "SUCCEEDED"}
+
+
+def test_without_a_token_the_jobs_api_refuses(cluster):
+    address, _ = cluster
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get_jobs(address, "wrong")
