@@ -1,19 +1,47 @@
-"""Shared pieces: the embedded model, and a job small enough for a test."""
+"""Shared pieces: the embedded model, the quickstart's job, and a clean machine afterwards."""
 
 import os
+import secrets
+import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "ferrata-tiny"
 JOB = ROOT / "examples" / "quickstart" / "job.yaml"
+EXIT_DEADLINE_S = 60
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Given here, Ray writes no token file into the home folder.
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-@pytest.fixture(scope="session")
-def model_folder() -> Path:
-    """The tiny base model's folder."""
-    return MODEL
+def processes_of(ray_folder: str) -> list[str]:
+    """Command lines of other processes that were started with this RAY_TMPDIR."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended in the meantime, or is not ours
+            continue
+        if int(process.name) != os.getpid() and f"RAY_TMPDIR={ray_folder}".encode() in environment:
+            found.append(f"{process.name} {command}")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_machine():
+    """Give Ray a folder of its own; afterwards no process of the tests may be left."""
+    folder = tempfile.mkdtemp(prefix="fr")  # short: Ray's socket paths have 107 bytes
+    os.environ["RAY_TMPDIR"] = folder
+    yield
+    deadline = time.monotonic() + EXIT_DEADLINE_S
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert left == [], "the tests left processes running"
