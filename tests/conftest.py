@@ -13,9 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "ferrata-tiny"
 JOB = ROOT / "examples" / "quickstart" / "job.yaml"
 EXIT_DEADLINE_S = 60
+# Everything that the tests, Ray and vLLM write; short, since Ray's socket paths have 107 bytes.
+SCRATCH = tempfile.mkdtemp(prefix="fr")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TMPDIR"] = os.environ["RAY_TMPDIR"] = tempfile.tempdir = SCRATCH
 # Given here, Ray writes no token file into the home folder.
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
@@ -36,12 +39,10 @@ def processes_of(ray_folder: str) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine():
-    """Give Ray a folder of its own; afterwards no process of the tests may be left."""
-    folder = tempfile.mkdtemp(prefix="fr")  # short: Ray's socket paths have 107 bytes
-    os.environ["RAY_TMPDIR"] = folder
+    """Afterwards no process and no file of the tests may be left."""
     yield
     deadline = time.monotonic() + EXIT_DEADLINE_S
-    while (left := processes_of(folder)) and time.monotonic() < deadline:
+    while (left := processes_of(SCRATCH)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(SCRATCH, ignore_errors=True)
     assert left == [], "the tests left processes running"

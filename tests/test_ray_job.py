@@ -31,7 +31,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def cluster():
     """A head node of our own, with token authentication: (dashboard address, token)."""
-    folder = Path(tempfile.mkdtemp(prefix="fr"))  # short: Ray's socket paths have 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="r"))  # short: Ray's socket paths have 107 bytes
     token, port = secrets.token_hex(32), free_port()
     env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
