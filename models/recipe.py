@@ -43,7 +43,7 @@ MAX_SLOPPY_STEPS = 8
 # groups with different rewards from the start, so rarely that five in a row hardly happen. The
 # errors are structured (skip, repeat) because the base must know where in the program it is: with
 # lines drawn at random it learns no such thing, and SRL on few experts then memorises them.
-STRIDES = {1: 0.2, 2: 0.37, 3: 0.18, 0: 0.25}
+STRIDES = {1: 0.3, 2: 0.3, 3: 0.15, 0: 0.25}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 HARD_LINES = (5, 6)
@@ -84,6 +84,26 @@ def sample_problem(rng: random.Random, num_lines: int) -> str:
             return problem
 
 
+def has_shortcut(problem: str) -> bool:
+    """True when leaving out lines, or running one line twice, gives the right answer too.
+
+    Operations undo each other often enough that careless walks reach one answer in a hundred;
+    such an answer proves nothing.
+    """
+    state, lines = parse(problem)
+    answer = solve(problem)[2]
+
+    def result(walk: list[str]) -> str:
+        end = state
+        for line in walk:
+            _, end = run_line(line, end)
+        return end
+
+    walks = [list(walk) for n in range(len(lines)) for walk in combinations(lines, n)]
+    walks += [walk[: i + 1] + walk[i:] for walk in [*walks, lines] for i in range(len(walk))]
+    return any(result(walk) == answer for walk in walks)
+
+
 def make_row(problem: str, *, expert: bool) -> dict[str, object]:
     """Return one data row; with `expert`, the steps and their hidden working too."""
     steps, thoughts, answer = solve(problem)
@@ -106,7 +126,9 @@ def generate(
     total = num_expert + num_answers + num_valid + num_heldout
     unique: dict[str, None] = {}  # a dict keeps the order drawn, and so the split, fixed
     while len(unique) < total:
-        unique[sample_problem(rng, rng.choice(HARD_LINES))] = None
+        problem = sample_problem(rng, rng.choice(HARD_LINES))
+        if not has_shortcut(problem):
+            unique[problem] = None
     problems = iter(unique)
 
     def take(count: int, *, expert: bool = False) -> list[dict[str, object]]:
