@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 
 class Policy(nn.Module):
@@ -43,6 +44,7 @@ class Policy(nn.Module):
 
 def load_model(name: str, dtype: str) -> PreTrainedModel:
     """Load a causal language model from safetensors. Raises ValueError, naming the model."""
+    logging.disable_progress_bar()  # the job draws its own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
