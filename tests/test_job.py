@@ -124,6 +124,32 @@ def test_the_exported_folder_sampled_as_its_card_says_scores_as_the_report(finis
     assert not (folder / "optimizer.safetensors").exists()
 
 
+def test_sft_then_srl_with_two_workers_two_engines_and_the_single_protocol(tmp_path):
+    extra = (
+        "sft={num_epochs: 1, learning_rate: 1.0e-3, with_thoughts: true}",
+        "srl.max_steps=2",
+        "srl.eval_interval=2",
+        "rlvr=null",
+        "learner.num_workers=2",
+        "learner.cpus_per_worker=0.3",
+        "rollout.num_engines=2",
+        "rollout.cpus_per_engine=0.3",
+        "sampling.protocol=single",
+        "sampling.max_tokens=150",
+    )
+    out = tmp_path / "out"
+    done = run(small_job(out, tmp_path, *extra))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["base", "sft", "sft_srl"]
+    assert report["protocol"] == "single"
+    assert len(report["completions"]["engine_requests"]) == 2
+    assert all(report["completions"]["engine_requests"])
+    steps = [e for e in read_events(out / "events.jsonl") if "grad_norm" in e]
+    assert [e["step"] for e in steps] == [1, 2]
+    assert all(e["sampler_learner_logprob_diff_max"] < 1e-4 for e in steps)
+
+
 KILL_POINTS = {
     # While rollouts are sampled: a step has ended, the next one has not been learnt from.
     "rollout": lambda out: 2 in train_steps(out, "srl"),
