@@ -5,7 +5,7 @@ they cross process boundaries.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 InferenceProtocol = Literal["single", "stepwise"]
 FinishReason = Literal["end", "step_end", "length"]
@@ -20,6 +20,7 @@ class Problem:
     reference_answer: str | None = None  # what an answer verifier compares with
     expert_step: str | None = None  # SRL's target; None for a whole problem
     expert_step_is_last: bool = False  # the expert ends the turn after this step
+    item: dict[str, Any] = field(default_factory=dict)  # the row's own fields, for graders
 
 
 @dataclass(frozen=True, slots=True)

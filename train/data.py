@@ -1,12 +1,15 @@
 """Rows: read, checked, frozen. Every complaint names file, line, field, value and fix."""
 
+import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 MAX_REPORTED_ERRORS = 5
 ROLES = ("system", "user", "assistant")
+FIELDS = ("messages", "reference_answer", "expert_steps", "expert_thoughts")
+NEAR_MISS = 0.8  # likeness from which an unknown field is taken for a misspelt one
 
 
 class DataError(ValueError):
@@ -22,6 +25,7 @@ class Row:
     reference_answer: str | None = None
     expert_steps: tuple[str, ...] = ()
     expert_thoughts: tuple[str, ...] = ()  # one per step, or none at all
+    item: dict[str, Any] = field(default_factory=dict)  # every field but `messages`, as written
 
     @property
     def problem_text(self) -> str:
@@ -74,6 +78,10 @@ def _parse_row(line: str, row_id: str) -> Row:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"holds a {type(raw).__name__}; write an object with `messages`")
+    for name in raw.keys() - set(FIELDS):
+        # Any field may ride along for a grader; one that is nearly ours is a slip of the pen.
+        if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=NEAR_MISS):
+            raise ValueError(f"`{name}` is an unknown field; did you mean `{near[0]}`?")
     steps = _parse_texts(raw, "expert_steps")
     thoughts = _parse_texts(raw, "expert_thoughts")
     if thoughts and len(thoughts) != len(steps):
@@ -81,7 +89,8 @@ def _parse_row(line: str, row_id: str) -> Row:
             f"`expert_thoughts` has {len(thoughts)} entries for {len(steps)} `expert_steps`; "
             "write one per step, or leave it out"
         )
-    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts)
+    item = {name: value for name, value in raw.items() if name != "messages"}
+    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts, item)
 
 
 def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:

@@ -33,6 +33,12 @@ def test_a_row_has_everything_its_line_holds_and_is_named_by_file_and_line(tmp_p
     assert second.reference_answer == "4"
     assert (second.expert_steps, second.expert_thoughts) == (("a", "b"), ("x", "y"))
     assert second.problem_text == "2 + 2?"
+    assert second.item == {key: value for key, value in expert.items() if key != "messages"}
+
+
+def test_a_field_that_is_not_ours_rides_along_for_a_grader(tmp_path):
+    (row,) = read_rows(written(tmp_path, RIGHT | {"unit_tests": [{"in": "1"}]}))
+    assert row.item["unit_tests"] == [{"in": "1"}]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,7 @@ def test_a_row_has_everything_its_line_holds_and_is_named_by_file_and_line(tmp_p
         (RIGHT | {"reference_answer": True}, "`reference_answer`", "True", "write a string"),
         (RIGHT | {"reference_answer": ["4"]}, "`reference_answer`", "['4']", "write a string"),
         (RIGHT | {"reference_answer": " "}, "`reference_answer`", "empty", "write the answer"),
+        (RIGHT | {"expert_step": ["a"]}, "`expert_step`", "unknown", "did you mean `expert_steps`"),
         ("{not json", "is not JSON", "", ""),
         ("[1]", "holds a list", "", "write an object with `messages`"),
     ],
