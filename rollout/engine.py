@@ -139,6 +139,20 @@ class Engine:
             )
         self._torch.manual_seed(seed)
         live: dict[str, _Live] = {}
+        try:
+            return self._generate(problems, num_rollouts, sampling, live)
+        finally:
+            # After an error, the next call must not meet this call's unfinished requests.
+            self._llm.llm_engine.abort_request(list(live))
+
+    def _generate(
+        self,
+        problems: list[Problem],
+        num_rollouts: int,
+        sampling: SamplingSpec,
+        live: dict[str, _Live],
+    ) -> list[list[Rollout]]:
+        """Run the step loop until no rollout is left in `live`."""
         for group, problem in enumerate(problems):
             for index in range(num_rollouts):
                 rollout = _Live(problem, group, index, problem.prompt)
@@ -205,7 +219,8 @@ class Engine:
         rollout.text += sample.text
         finish: FinishReason = "length"
         if sample.finish_reason == "stop":
-            finish = "end" if sample.stop_reason is None else "step_end"
+            # A model may have several end tokens; for all but the first vLLM names the token.
+            finish = "step_end" if sample.stop_reason == sampling.step_end else "end"
         elif sample.finish_reason != "length":
             raise RuntimeError(
                 f"vLLM finished a request of {rollout.problem.id} with {sample.finish_reason!r}"

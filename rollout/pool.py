@@ -6,7 +6,7 @@ work (`StalePolicyError`) until the pool has given it the current ones.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_ATTEMPTS = 4  # of one shard of rollouts, over engine deaths
+RESTART_POLL_S = 1.0  # between two looks at an actor that Ray is restarting
+VERDICT_BATCH = 64  # pairs per call: what one stuck verification can cost at most
 
 
 @dataclass(frozen=True)
@@ -146,22 +148,61 @@ class RolloutPool:
     def score(
         self, verifier: Verifier, pairs: Sequence[tuple[Problem, Rollout]]
     ) -> list[Verdict | None]:
-        """Score on all verifier actors; None for every pair whose verdict did not come."""
-        num_verifiers = len(self.verifiers)
-        shards = [list(pairs[i::num_verifiers]) for i in range(num_verifiers)]
-        calls = [
-            (i, self.verifiers[i].score.remote(verifier, shard))
-            for i, shard in enumerate(shards)
-            if shard
-        ]
+        """Score on all verifier actors; None for every pair whose verdict did not come.
+
+        A batch that outlasts its deadline costs its actor, which is replaced; its pairs are then
+        asked one by one, so that the stuck one alone goes without a verdict.
+        """
         verdicts: list[Verdict | None] = [None] * len(pairs)
-        for i, call in calls:
-            try:
-                verdicts[i::num_verifiers] = ray.get(call, timeout=self.spec.verdict_deadline_s)
-            except (RayActorError, GetTimeoutError) as error:
-                # Acceptable: these pairs have no verdict. The collector asks again, then drops.
-                print(f"verifier {i} gave no verdicts: {error!r}")
+        size = max(1, min(VERDICT_BATCH, -(-len(pairs) // len(self.verifiers))))
+        indices = list(range(len(pairs)))
+        batches = [indices[start : start + size] for start in indices[::size]]
+        failed = self._score_batches(verifier, pairs, batches, verdicts)
+        if failed:
+            singles = [[i] for batch in failed for i in batch]
+            self._score_batches(verifier, pairs, singles, verdicts)
         return verdicts
+
+    def _score_batches(
+        self,
+        verifier: Verifier,
+        pairs: Sequence[tuple[Problem, Rollout]],
+        batches: Sequence[list[int]],
+        verdicts: list[Verdict | None],
+    ) -> list[list[int]]:
+        """Fill `verdicts` batch by batch, one call at a time per actor; return failed batches."""
+        waiting, failed = list(reversed(batches)), []
+        running: dict[Any, tuple[int, list[int], float]] = {}
+        idle = list(range(len(self.verifiers)))
+        while waiting or running:
+            while waiting and idle:
+                actor, batch = idle.pop(0), waiting.pop()
+                call = self.verifiers[actor].score.remote(verifier, [pairs[i] for i in batch])
+                running[call] = (actor, batch, time.monotonic() + self.spec.verdict_deadline_s)
+            next_deadline = min(deadline for _, _, deadline in running.values())
+            ready, _ = ray.wait(list(running), timeout=max(0.0, next_deadline - time.monotonic()))
+            now = time.monotonic()
+            for call in ready or [c for c, (_, _, deadline) in running.items() if deadline <= now]:
+                actor, batch, _ = running.pop(call)
+                try:
+                    for i, verdict in zip(batch, ray.get(call, timeout=0), strict=True):
+                        verdicts[i] = verdict
+                except (RayActorError, GetTimeoutError) as error:
+                    # Acceptable: these pairs have no verdict yet, and are asked for once more.
+                    print(f"verifier {actor} gave no verdicts for {len(batch)} pairs: {error!r}")
+                    failed.append(batch)
+                    self._replace_verifier(actor, kill=isinstance(error, GetTimeoutError))
+                idle.append(actor)
+        return failed
+
+    def _replace_verifier(self, index: int, *, kill: bool) -> None:
+        """Have Ray restart a verifier that is stuck or dead, and wait until it answers."""
+        actor = self.verifiers[index]
+        if kill:
+            ray.kill(actor, no_restart=False)
+        self._until_alive(
+            lambda: actor.counts.remote(), f"verifier {index} to restart after a failure"
+        )
 
     def counts(self) -> dict[str, Any]:
         """The actors' own counters: requests finished by vLLM, verdicts per verifier."""
@@ -179,17 +220,27 @@ class RolloutPool:
             ray.kill(actor)
 
     def _refit(self, engines: Sequence[Any]) -> None:
-        for attempt in range(MAX_ATTEMPTS):
-            calls = [e.load_weights.remote(self._payload_ref, self.version) for e in engines]
+        """Load the current weights into `engines`, through restarts of theirs."""
+        self._until_alive(
+            lambda: [e.load_weights.remote(self._payload_ref, self.version) for e in engines],
+            f"policy version {self.version} to load",
+        )
+
+    def _until_alive(self, call: Callable[[], Any], what: str) -> Any:
+        """Repeat `call` while its actors are being restarted, until the start deadline."""
+        deadline = time.monotonic() + self.spec.start_deadline_s
+        while True:
             try:
-                self._wait(
-                    calls, self.spec.start_deadline_s, f"policy version {self.version} to load"
-                )
-                return
-            except RayActorError:
-                # Acceptable: a restarting engine; the same weights are sent again.
-                if attempt == MAX_ATTEMPTS - 1:
-                    raise
+                return self._wait(call(), max(1.0, deadline - time.monotonic()), what)
+            except RayActorError as error:
+                # Acceptable: Ray is restarting the actor; calls fail at once until it is back.
+                # An actor whose constructor failed is not restarted.
+                if error.actor_init_failed or time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"waited (at most {self.spec.start_deadline_s:.0f} s) for {what}, but the "
+                        f"actor does not come back: {error}"
+                    ) from error
+                time.sleep(RESTART_POLL_S)
 
     def _wait(self, calls: Any, deadline_s: float, what: str) -> Any:
         try:

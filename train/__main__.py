@@ -27,6 +27,8 @@ def main() -> int:
     args = parser.parse_args()
     # Ray's own progress and state reports are not the job's; ours come from its event log.
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    # Until a stage's workers are placed; then Ray Train says what it waited for.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         spec = load_spec(args.spec, args.set)

@@ -84,6 +84,11 @@ def pack(sequences: Sequence[TrainSequence], micro_batch_tokens: int) -> list[Mi
     ]
 
 
+def empty_batch() -> MicroBatch:
+    """A micro-batch of two tokens and no loss token: its gradient is zero everywhere."""
+    return _to_tensors([[TrainSequence((0, 0), (), (), 0.0)]])
+
+
 def attention_mask(segments: Tensor) -> Tensor:
     """Block-diagonal causal mask `[R, 1, T, T]` (True: may attend) from `segments` `[R, T]`.
 
@@ -122,7 +127,7 @@ def _to_tensors(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
         position_ids,
         segments,
         predicts,
-        torch.tensor(targets),
-        torch.tensor(logprobs),
-        torch.tensor(advantages),
+        torch.tensor(targets, dtype=torch.int64),
+        torch.tensor(logprobs, dtype=torch.float32),
+        torch.tensor(advantages, dtype=torch.float32),
     )

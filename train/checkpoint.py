@@ -46,14 +46,14 @@ def commit(
     hidden.mkdir()
     write(hidden)
     files = {str(p.relative_to(hidden)): p for p in sorted(hidden.rglob("*")) if p.is_file()}
-    for path in files.values():
+    for path in hidden.rglob("*"):  # folders too: they hold the names
         _flush(path)
     manifest = {
         "version": MANIFEST_VERSION,
         "step": step,
         "state": state,
         "files": {
-            name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            name: {"sha256": sha256(path), "bytes": path.stat().st_size}
             for name, path in files.items()
         },
     }
@@ -74,11 +74,11 @@ def load(path: Path) -> Checkpoint:
         files = {n: (e["bytes"], e["sha256"]) for n, e in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} has no readable {MANIFEST}: {error!r}") from None
-    for name, (num_bytes, sha256) in files.items():
+    for name, (num_bytes, digest) in files.items():
         file = path / name
         if not file.is_file() or file.stat().st_size != num_bytes:
             raise CheckpointError(f"{file} is missing or not {num_bytes} bytes long")
-        if _sha256(file) != sha256:
+        if sha256(file) != digest:
             raise CheckpointError(f"{file} does not match its sha256 in {MANIFEST}")
     return found
 
@@ -126,7 +126,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK_BYTES):

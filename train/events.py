@@ -2,12 +2,16 @@
 
 An actor on the driver's node writes it, so that workers anywhere can emit and an event that was
 acknowledged is on disk. Steps that are redone after a restart replace their earlier events.
+Beside the log, `now.json` says what the job is doing this moment; it is overwritten, not kept.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
+
+NOW_FILE = "now.json"
 
 
 class EventLog:
@@ -20,14 +24,33 @@ class EventLog:
         # A kill in the middle of a line leaves half an event, which was never acknowledged.
         self._rewrite(events)
         self._next_seq = len(events) + 1
+        self._requests = {"scored": 0, "dropped": 0}
+
+    def account(self, scored: int, dropped: int) -> None:
+        """Enter engine requests by what became of their rollouts."""
+        self._requests["scored"] += scored
+        self._requests["dropped"] += dropped
+
+    def requests(self) -> dict[str, int]:
+        """Requests entered since this log was opened, over all stages and learner restarts."""
+        return dict(self._requests)
+
+    def now(self, stage: str, step: int, phase: str, pid: int) -> None:
+        """Say that worker `pid` is in `phase` of the stage's step after `step`."""
+        state = {"stage": stage, "step": step, "phase": phase, "pid": pid, "since": time.time()}
+        hidden = self._path.with_name(f".{NOW_FILE}")
+        hidden.write_text(json.dumps(state), encoding="utf-8")
+        hidden.replace(self._path.with_name(NOW_FILE))
 
     def emit(self, event: dict[str, Any]) -> int:
-        """Append one event; return its number once it is flushed."""
+        """Append one event; return its number once it is on disk. Raises ValueError for NaN."""
         seq = self._next_seq
-        line = json.dumps({"seq": seq, "created_at": int(time.time()), **event})
+        record = {"seq": seq, "created_at": int(time.time()), **event}
+        line = json.dumps(record, allow_nan=False)  # NaN is no JSON: readers would choke on it
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
+            os.fsync(file.fileno())
         self._next_seq += 1
         return seq
 
@@ -42,7 +65,10 @@ class EventLog:
     def _rewrite(self, events: list[dict[str, Any]]) -> None:
         lines = [json.dumps(e | {"seq": seq}) + "\n" for seq, e in enumerate(events, start=1)]
         hidden = self._path.with_name(f".{self._path.name}")
-        hidden.write_text("".join(lines), encoding="utf-8")
+        with hidden.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
         hidden.replace(self._path)
 
 

@@ -25,29 +25,57 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SYSTEM = {system!r}
 STEP_END = {step_end!r}
-STEPWISE, MAX_TOKENS, MAX_TURNS = {stepwise}, {max_tokens}, {max_turns}
+STEPWISE, MAX_TOKENS, MAX_TURNS, MAX_LENGTH = {stepwise}, {max_tokens}, {max_turns}, {max_model_len}
+
+
+def parse_step(text):
+    """Return the step behind the one think block that opens `text`; None for another form."""
+    match = re.fullmatch(r"\\s*<think>(.*?)</think>(.*)", text, re.DOTALL)
+    if match is None or text.count("<think>") != 1 or text.count("</think>") != 1:
+        return None
+    return match[2].strip() or None
+
+
+def generate_turn(model, tokenizer, ids):
+    """Return (text, whether the model ended its turn itself, whether the step was closed)."""
+    prompt_length, stops = ids.shape[1], {{}}
+    if STEPWISE:
+        stops = {{"stop_strings": [STEP_END], "tokenizer": tokenizer}}
+    ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends]) | {{tokenizer.eos_token_id}}
+    text, seen = "", 0
+    while True:
+        room = min(MAX_TOKENS + prompt_length, MAX_LENGTH) - ids.shape[1]
+        if room <= 0:
+            return text, False, False
+        with torch.no_grad():
+            ids = model.generate(ids, max_new_tokens=room, do_sample=False, **stops)
+        text = tokenizer.decode(ids[0, prompt_length:], skip_special_tokens=True)
+        if ids[0, -1].item() in ends:
+            return text, True, False
+        close = text.find(STEP_END, seen) if STEPWISE else -1
+        if close < 0:
+            return text, False, False
+        if text.count("<think>", 0, close) <= text.count("</think>", 0, close):
+            return text[:close], False, True
+        seen = len(text)  # STEP_END inside a think block closes nothing: the same turn goes on
 
 
 def solve(model, tokenizer, problem):
-    """Return the final text, greedy; None when the model does not end its turn itself."""
+    """Return the text of the last turn, greedy; None when the model does not end it itself."""
     messages = [{{"role": "user", "content": problem}}]
     if SYSTEM:
         messages.insert(0, {{"role": "system", "content": SYSTEM}})
     context = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     for _ in range(MAX_TURNS):
-        inputs = tokenizer(context, return_tensors="pt", add_special_tokens=False)
-        inputs.pop("token_type_ids", None)
-        stop = {{"stop_strings": [STEP_END], "tokenizer": tokenizer}} if STEPWISE else {{}}
-        with torch.no_grad():
-            output = model.generate(
-                **inputs, max_new_tokens=MAX_TOKENS, do_sample=False, **stop
-            )
-        new = output[0, inputs["input_ids"].shape[1] :]
-        text = tokenizer.decode(new, skip_special_tokens=True)
-        if new[-1] == tokenizer.eos_token_id:
+        ids = tokenizer(context, return_tensors="pt", add_special_tokens=False).input_ids
+        if ids.shape[1] >= MAX_LENGTH:
+            return None
+        text, ended, closed = generate_turn(model, tokenizer, ids)
+        if ended:
             return text
-        step = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL).strip()
-        if not text.endswith(STEP_END) or not step:
+        step = parse_step(text)
+        if not closed or step is None:
             return None
         context += step + STEP_END
     return None
@@ -79,6 +107,7 @@ def export_model(checkpoint: Path, target: Path, spec: JobSpec) -> Path:
         stepwise=stepwise,
         max_tokens=spec.sampling.max_tokens,
         max_turns=spec.sampling.max_turns if stepwise else 1,
+        max_model_len=spec.rollout.max_model_len,
     )
     (hidden / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)

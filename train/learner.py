@@ -1,20 +1,24 @@
 """The learner: a policy, its optimizer, and one verb, `step`."""
 
-import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed import ReduceOp
 from torch.nn.parallel import DistributedDataParallel
 
-from train.batch import MicroBatch, TrainSequence, attention_mask, pack
-from train.loss import clip_fraction, clipped_token_loss, tis_weight
+from train.batch import MicroBatch, TrainSequence, attention_mask, empty_batch, pack
+from train.loss import clip_fraction, clipped_token_loss, kl_k3, tis_weight
 from train.policy import Policy, load_model
 from train.spec import LearnerSpec, StageSpec
 
 ADAM_BETAS = (0.9, 0.999)
+# How far the learner is from the sampler; both are means over the batch's tokens.
+SAMPLER_METRICS = ("sampler_learner_kl", "sampler_learner_logprob_diff")
 
 
 class Learner:
@@ -44,9 +48,12 @@ class Learner:
         """
         self._set_learning_rate(step)
         batches = pack(sequences, self.spec.micro_batch_tokens)
-        old = self._old_logprobs(batches)
-        if self._sum_over_workers(float(len(sequences))) == 0:
+        num_batches = int(self._over_workers(float(len(batches)), "max"))
+        if num_batches == 0:
             return {}  # no group carried a signal
+        # Every worker runs as many forward passes as the busiest one: each pass may communicate.
+        batches += [empty_batch()] * (num_batches - len(batches))
+        old = self._old_logprobs(batches)
         metrics: dict[str, float] = {}
         for update in range(self.stage.updates_per_batch):
             update_metrics = self._update(batches, old)
@@ -72,55 +79,71 @@ class Learner:
         tensors = load_file(optimizer_file)
         for name, parameter in self.policy.model.named_parameters():
             self.optimizer.state[parameter] = {
-                slot: tensors[f"{name}/{slot}"].to("cpu" if slot == "step" else self.device)
+                slot: tensors[key].to("cpu" if slot == "step" else self.device)
                 for slot in ("step", "exp_avg", "exp_avg_sq")
+                # Before the first optimizer step there is no state to load.
+                if (key := f"{name}/{slot}") in tensors
             }
 
     def _update(
         self, batches: Sequence[MicroBatch], old: Sequence[Tensor | None]
     ) -> dict[str, float]:
-        """One optimizer step: forward, loss, backward, clip, step."""
+        """One optimizer step: forward, loss, backward, clip, step.
+
+        Raises FloatingPointError, and leaves the policy as it was, when the gradient is not finite.
+        """
         stage = self.stage
-        num_tokens = self._sum_over_workers(float(sum(len(b.targets) for b in batches)))
-        sums: dict[str, float] = dict.fromkeys(("loss", "entropy", "clip", "kl", "diff"), 0.0)
+        num_tokens = self._over_workers(float(sum(len(b.targets) for b in batches)), "sum")
+        sums = dict.fromkeys(("loss", "entropy", "clip_ratio", *SAMPLER_METRICS), 0.0)
         max_diff = 0.0
-        for batch, old_N in zip(batches, old, strict=True):
-            logprobs_N, entropy_N = self._forward(batch)
-            old_N = logprobs_N.detach() if old_N is None else old_N
-            sampler_N = batch.sampler_logprobs.to(self.device)
-            advantages_N = batch.advantages.to(self.device)
-            weights_N = torch.ones_like(old_N)
-            if stage.tis_cap is not None:
-                weights_N = tis_weight(old_N, sampler_N, stage.tis_cap)
-            loss_N = clipped_token_loss(
-                logprobs_N, old_N, advantages_N, weights_N, stage.clip_low, stage.clip_high
-            )
-            # DDP averages over workers, the loss is a mean over every worker's tokens.
-            (loss_N.sum() * self.world_size / num_tokens).backward()
+        for number, (batch, old_N) in enumerate(zip(batches, old, strict=True)):
+            # Gradients travel once, with the last micro-batch.
+            with self._without_sync() if number < len(batches) - 1 else nullcontext():
+                logprobs_N, entropy_N = self._forward(batch)
+                old_N = logprobs_N.detach() if old_N is None else old_N
+                sampler_N = batch.sampler_logprobs.to(self.device)
+                advantages_N = batch.advantages.to(self.device)
+                weights_N = torch.ones_like(old_N)
+                if stage.tis_cap is not None:
+                    weights_N = tis_weight(old_N, sampler_N, stage.tis_cap)
+                loss_N = clipped_token_loss(
+                    logprobs_N, old_N, advantages_N, weights_N, stage.clip_low, stage.clip_high
+                )
+                # DDP averages over workers, the loss is a mean over every worker's tokens.
+                (loss_N.sum() * self.world_size / num_tokens).backward()
             with torch.no_grad():
                 diff_N = old_N - sampler_N
                 sums["loss"] += loss_N.sum().item()
                 sums["entropy"] += entropy_N.sum().item()
-                sums["diff"] += diff_N.abs().sum().item()
-                sums["kl"] += (diff_N.neg().exp() - 1 + diff_N).sum().item()
-                sums["clip"] += clip_fraction(
+                sums["sampler_learner_logprob_diff"] += diff_N.abs().sum().item()
+                sums["sampler_learner_kl"] += kl_k3(diff_N).sum().item()
+                sums["clip_ratio"] += clip_fraction(
                     logprobs_N, old_N, advantages_N, stage.clip_low, stage.clip_high
                 ).item()
-                max_diff = max(max_diff, diff_N.abs().max().item())
+                if len(diff_N):
+                    max_diff = max(max_diff, diff_N.abs().max().item())
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), stage.max_grad_norm)
+        if not grad_norm.isfinite():
+            self.optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError(
+                f"the gradient's norm is {grad_norm.item()}; the policy was left as it was. Lower "
+                f"learning_rate (now {self.optimizer.param_groups[0]['lr']:g}), or train in "
+                "learner.dtype float32"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        means = {name: self._sum_over_workers(value) / num_tokens for name, value in sums.items()}
         return {
-            "loss": means["loss"],
-            "entropy": means["entropy"],
-            "clip_ratio": means["clip"],
-            "sampler_learner_kl": means["kl"],  # k3 estimate of KL(sampler || learner)
-            "sampler_learner_logprob_diff": means["diff"],
-            "sampler_learner_logprob_diff_max": max_diff,
-            "grad_norm": float(grad_norm),
+            **{name: self._over_workers(v, "sum") / num_tokens for name, v in sums.items()},
+            "sampler_learner_logprob_diff_max": self._over_workers(max_diff, "max"),
+            "grad_norm": grad_norm.item(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+
+    def _without_sync(self) -> AbstractContextManager[None]:
+        """Keep gradients on this worker for now."""
+        if isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         return self.module(
@@ -146,12 +169,11 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * factor
 
-    def _sum_over_workers(self, value: float) -> float:
+    def _over_workers(self, value: float, how: Literal["sum", "max"]) -> float:
+        """Reduce a number over all workers; every worker gets the result."""
         if self.world_size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        result = total.item()
-        if not math.isfinite(result):
-            raise FloatingPointError(f"a worker's sum is {result}; lower the learning rate")
-        return result
+        operation = ReduceOp.SUM if how == "sum" else ReduceOp.MAX
+        torch.distributed.all_reduce(total, operation)
+        return total.item()

@@ -5,6 +5,7 @@ step waits for the engines (rollouts), the verifiers (verdicts) and the other le
 Rank 0 talks to the pool; the others receive their share of the batch from it.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import GetTimeoutError
 
 from rollout.collector import Collector, collect_batch
 from rollout.pool import RolloutPool
@@ -76,7 +78,6 @@ class StageRun:
         self.step = 0  # optimizer batches taken
         self.best: dict[str, Any] | None = None  # {"step", "greedy"} on validation rows
         self.seen: list[RolloutGroup] = []  # this step's scored groups, kept or not
-        self.ledger = Ledger()  # of this attempt, validations included
         self.timing: dict[str, float] = {}
         self.collector = Collector(
             config.problems,
@@ -106,6 +107,7 @@ class StageRun:
 
     def collect(self) -> list[TrainSequence]:
         """Roll out, score and filter until the batch is full; rank 0 only."""
+        self._phase("sampling")
         started_s = time.monotonic()
         config, pool = self.config, self.config.pool
         self.seen = []
@@ -118,8 +120,9 @@ class StageRun:
             seed=(config.job.seed * 1_000_003 + self.version) * SEED_STRIDE % 2**31,
             observe=self.seen.extend,
         )
-        self.ledger = self.ledger.add(self.seen)
+        self._account(Ledger().add(self.seen))
         self.timing = {"sampling": time.monotonic() - started_s}
+        self._phase("training")
         return to_sequences(groups, config.stage.advantage)
 
     def learn(self, sequences: list[TrainSequence]) -> dict[str, float]:
@@ -131,15 +134,17 @@ class StageRun:
         return metrics
 
     def publish_and_report(self, metrics: dict[str, float]) -> None:
-        """Publish the new weights, validate and commit when due, emit the step's event."""
+        """Publish the new weights, validate when due, emit the step's event, commit when due.
+
+        The event comes before the commit: a step that a checkpoint holds is always in the log.
+        """
         config, stage = self.config, self.config.stage
+        self._phase("publishing")
         self.timing["publish"] = config.pool.publish(self.learner.state(), self.version)
         last = self.step == stage.max_steps
         greedy = None
         if last or self.step % stage.eval_interval == 0:
             greedy = self._validate()
-        if last or greedy is not None or self.step % stage.save_interval == 0:
-            self._commit()
         self.timing["full_iteration"] = sum(self.timing.values())
         self._emit(
             "metrics",
@@ -148,13 +153,15 @@ class StageRun:
             policy_version=self.version,
             full_valid_mean_reward=greedy,
             timing={"step": {k: round(v, 4) for k, v in self.timing.items()}},
-            ledger=asdict(self.ledger),
             **group_metrics(self.seen),
             **asdict(self.collector.counters),
             **metrics,
         )
+        if last or greedy is not None or self.step % stage.save_interval == 0:
+            self._commit()
 
     def _validate(self) -> float:
+        self._phase("validating")
         job = self.config.job
         result = evaluate(
             self.config.pool,
@@ -163,16 +170,15 @@ class StageRun:
             job.sampling_spec(temperature=0.0),
         )
         self.timing["eval"] = result.seconds
-        merged = self.ledger
-        self.ledger = Ledger(
-            merged.scored + result.ledger.scored, merged.dropped + result.ledger.dropped
-        )
+        self._account(result.ledger)
+        # Of two equals the earlier one stays: it has moved less far from the base.
         if self.best is None or result.greedy > self.best["greedy"]:
             self.best = {"step": self.step, "greedy": result.greedy}
         return result.greedy
 
     def _commit(self) -> None:
         """Commit a checkpoint that is a usable model, and keep the best and the last."""
+        self._phase("checkpoint")
         started_s = time.monotonic()
         state = {
             "best": self.best,
@@ -182,12 +188,24 @@ class StageRun:
         checkpoint.commit(self.config.folder, self.step, state, self._write_files)
         keep = {self.step} | ({self.best["step"]} if self.best else set())
         checkpoint.prune(self.config.folder, keep)
-        self.timing["checkpoint"] = time.monotonic() - started_s
+        self._emit(
+            "checkpoint",
+            message=f"checkpoint of step {self.step} committed",
+            seconds=round(time.monotonic() - started_s, 4),
+        )
 
     def _write_files(self, folder: Path) -> None:
         self.learner.policy.model.save_pretrained(folder, safe_serialization=True)
         load_tokenizer(self.config.job).save_pretrained(folder)
         self.learner.save_optimizer(folder / OPTIMIZER_FILE)
+
+    def _account(self, ledger: Ledger) -> None:
+        _acknowledged(self.config.events.account.remote(ledger.scored, ledger.dropped))
+
+    def _phase(self, phase: str) -> None:
+        """Say what this worker begins to do, for those who watch."""
+        events = self.config.events
+        _acknowledged(events.now.remote(self.config.name, self.step, phase, os.getpid()))
 
     def _emit(self, kind: str, **data: Any) -> None:
         event = {"type": kind, "stage": self.config.name, "step": self.step, **data}
@@ -200,11 +218,11 @@ def job_grader(job: JobSpec) -> Verifier:
     return job.grader
 
 
-def group_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+def group_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float | None]:
     """Metrics of a step's scored groups, kept or filtered, in the names that TRL uses."""
     scored = [pair for group in groups for pair in group.scored()]
-    if not scored:
-        return {"reward": float("nan"), "num_rollouts": 0}
+    if not scored:  # every verdict is missing: there is no reward, not a reward of 0
+        return {"reward": None, "train_mean_reward": None, "num_rollouts": 0}
     rewards = [verdict.reward for _, verdict in scored]
     lengths = [rollout.num_tokens for rollout, _ in scored]
     stds = [pstdev([v.reward for _, v in g.scored()]) for g in groups if g.scored()]
@@ -235,5 +253,11 @@ def _scatter(sequences: list[TrainSequence] | None, world_size: int) -> list[Tra
 
 
 def _acknowledged(call: Any) -> Any:
-    """Wait until the event log has written. Raises ray.exceptions.GetTimeoutError."""
-    return ray.get(call, timeout=EMIT_DEADLINE_S)
+    """Wait until the event log has written. Raises TimeoutError."""
+    try:
+        return ray.get(call, timeout=EMIT_DEADLINE_S)
+    except GetTimeoutError:
+        raise TimeoutError(
+            f"waited {EMIT_DEADLINE_S:.0f} s for the job's event log; is the driver's node alive, "
+            "and is there room on the disk of --out?"
+        ) from None

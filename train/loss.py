@@ -44,3 +44,12 @@ def clip_fraction(
     too_high = (rho > 1 + clip_high) & (advantages > 0)
     too_low = (rho < 1 - clip_low) & (advantages < 0)
     return (too_high | too_low).sum()
+
+
+def kl_k3(diff: Tensor) -> Tensor:
+    """k3 = exp(diff) - 1 - diff, `[N]`, with diff = log pi_learner - log pi_sampler.
+
+    Its mean over the sampler's tokens estimates KL(sampler || learner) without bias and is never
+    negative (Schulman, "Approximating KL Divergence", 2020).
+    """
+    return diff.exp() - 1 - diff

@@ -5,6 +5,7 @@ whose result is committed is skipped, so a job that is run again goes on where i
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from rollout.engine import EngineSpec
 from rollout.pool import PoolSpec, RolloutPool
 from rollout.types import Problem
 from train import checkpoint
+from train.claim import claim, exclusive
 from train.data import Row
 from train.evaluate import Evaluation, evaluate
-from train.events import EventLog, read_events
+from train.events import EventLog
 from train.export import export_model
 from train.loop import StageConfig, job_grader
 from train.policy import load_model
@@ -25,33 +27,39 @@ from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
 from train.sft import SFTConfigBundle, run_sft, sft_examples
-from train.spec import JobSpec, SpecError, SRLSpec, spec_to_json
+from train.spec import JobSpec, SRLSpec, spec_to_json
 from train.srl import srl_problems, srl_verifier
 from train.stage import RESULT_FILE, run_stage
 
-REPORT_FILE, EVENTS_FILE, SPEC_FILE = "report.json", "events.jsonl", "job.json"
-STARTED = "job started"
+REPORT_FILE, EVENTS_FILE = "report.json", "events.jsonl"
 EVALUATION_SEED = 20_251_022
+EVENT_DEADLINE_S = 60.0
 
 
 def run_job(spec: JobSpec, out: Path) -> dict[str, Any]:
     """Run the job in `out`, on the Ray cluster this process is connected to; return the report.
 
-    Raises ValueError for a job that cannot be run, before anything starts.
+    Raises ValueError for a job that cannot be run, before anything starts: also when another
+    process runs in `out`, or `out` belongs to another job.
     """
     data, renderer = check_job(spec)
     check_cluster(spec, ray.cluster_resources())
     out.mkdir(parents=True, exist_ok=True)
-    _claim(spec, out)
-    if (out / REPORT_FILE).exists():  # held-out rows are read once
-        return json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+    with exclusive(out):
+        claim(spec, out)
+        if (out / REPORT_FILE).exists():  # held-out rows are read once
+            return json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+        return _run(spec, out, data, renderer)
+
+
+def _run(spec: JobSpec, out: Path, data: JobData, renderer: PromptRenderer) -> dict[str, Any]:
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     log = ray.remote(EventLog).options(num_cpus=0, scheduling_strategy=node)
     events = log.remote(out / EVENTS_FILE)
     pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
     try:
         job = _Job(spec, out, data, renderer, pool, events)
-        job.emit("message", message=STARTED)
+        job.emit("message", message="job started")
         results = job.run_stages()
         report = job.report(results)
         checkpoint.write_json(out / REPORT_FILE, report)
@@ -76,11 +84,14 @@ class _Job:
     ) -> None:
         self.spec, self.out, self.data, self.renderer = spec, out, data, renderer
         self.pool, self.events = pool, events
-        self.ledger = {"scored": 0, "dropped": 0}
 
     def emit(self, kind: str, **data: Any) -> None:
         """Append an event of the job itself."""
-        ray.get(self.events.emit.remote({"type": kind, **data}), timeout=60)
+        self._ask(self.events.emit.remote({"type": kind, **data}))
+
+    def _ask(self, call: Any) -> Any:
+        """The event log's answer. Raises ray.exceptions.GetTimeoutError."""
+        return ray.get(call, timeout=EVENT_DEADLINE_S)
 
     def run_stages(self) -> dict[str, str]:
         """Run the stages that the job has; return {stage: folder of its result} in order."""
@@ -160,9 +171,10 @@ class _Job:
         policies = {"base": self.spec.model, **_report_names(results)}
         rows = []
         for number, (name, model) in enumerate(policies.items()):
+            self._ask(self.events.now.remote("evaluate", number, f"evaluating {name}", os.getpid()))
             evaluation = self._evaluate(model, version=-1 - number)
-            self.ledger["scored"] += evaluation.ledger.scored
-            self.ledger["dropped"] += evaluation.ledger.dropped
+            ledger = evaluation.ledger
+            self._ask(self.events.account.remote(ledger.scored, ledger.dropped))
             row = {
                 "name": name,
                 "greedy": evaluation.greedy,
@@ -190,14 +202,12 @@ class _Job:
         )
 
     def _completions(self) -> dict[str, Any]:
-        """What this attempt's engines finished, by their own counters, and what became of it."""
-        events = read_events(self.out / EVENTS_FILE)
-        first = max(e["seq"] for e in events if e.get("message") == STARTED)
-        last_of_stage = {e["stage"]: e for e in events[first:] if e["type"] == "metrics"}
-        for event in last_of_stage.values():
-            for key in self.ledger:
-                self.ledger[key] += event["ledger"][key]
-        return {**self.pool.counts(), **self.ledger}
+        """What this attempt's engines finished, by their own counters, and what became of it.
+
+        The two sides are equal unless an actor died: an engine's counter starts anew with it, and
+        a learner that dies takes the rollouts with it that it had not entered yet.
+        """
+        return {**self.pool.counts(), **self._ask(self.events.requests.remote())}
 
 
 def engine_spec(spec: JobSpec) -> EngineSpec:
@@ -228,18 +238,3 @@ def _report_names(results: dict[str, str]) -> dict[str, str]:
         names.append(stage)
         named["_".join(names)] = model
     return named
-
-
-def _claim(spec: JobSpec, out: Path) -> None:
-    """Write the job's specification, or check that `out` belongs to the same job."""
-    path, wanted = out / SPEC_FILE, spec_to_json(spec)
-    if not path.exists():
-        checkpoint.write_json(path, wanted)
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found != wanted:
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        raise SpecError(
-            f"{out} holds another job (its {', '.join(differing)} differ): choose another --out, "
-            "or remove the folder"
-        )

@@ -39,6 +39,8 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
             f"{spec.data.train}: no row has `expert_steps`, which stage {stage} learns from; add "
             f"them to some rows or remove `{stage}`"
         )
+    if spec.sft and spec.sft.with_thoughts:
+        _check_thoughts(spec.data.train, train)
     for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
         if rows and not any(row.reference_answer for row in rows):
             raise DataError(
@@ -93,6 +95,15 @@ def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
                 f"{learner.num_workers}, rollout.num_engines {rollout.num_engines}, "
                 f"rollout.num_verifiers {rollout.num_verifiers}), but the cluster has "
                 f"{available.get(kind, 0.0):g}; lower one of these or add nodes"
+            )
+
+
+def _check_thoughts(path: Path, rows: list[Row]) -> None:
+    for row in rows:
+        if row.expert_steps and not row.expert_thoughts:
+            raise DataError(
+                f"{path}, row {row.id}: has no `expert_thoughts`, which sft.with_thoughts needs, "
+                "one per step; add them or set sft.with_thoughts: false"
             )
 
 

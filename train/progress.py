@@ -1,5 +1,6 @@
 """What a person sees while a job runs: the event log, followed and drawn."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from train.events import read_events
+from train.events import NOW_FILE, read_events
 
 POLL_INTERVAL_S = 0.5
 
@@ -23,15 +24,17 @@ class ProgressFollower:
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}  {task.fields[note]}"),
+            TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
         # What an earlier run wrote is history, not progress.
-        self._shown = max((e["created_at"] for e in read_events(path)), default=0)
         self._shown_seq = len(read_events(path))
+        self._read_at = 0  # time stamp of the log when it was last read
+        self._now: TaskID | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -51,6 +54,12 @@ class ProgressFollower:
         self._show_new()
 
     def _show_new(self) -> None:
+        if self._console.is_terminal:
+            self._show_now()
+        stamp = self._path.stat().st_mtime_ns if self._path.exists() else 0
+        if stamp == self._read_at:
+            return
+        self._read_at = stamp
         events = read_events(self._path)
         if len(events) < self._shown_seq:  # rewound: steps are being redone
             self._shown_seq = len(events)
@@ -69,6 +78,17 @@ class ProgressFollower:
         else:
             self._console.print(f"{stamp} {event['stage']} {event['message']}: {describe(event)}")
 
+    def _show_now(self) -> None:
+        """Draw what the job is doing this moment, and for how long."""
+        file = self._path.with_name(NOW_FILE)
+        if not file.exists():
+            return
+        now = json.loads(file.read_text(encoding="utf-8"))
+        note = f"{now['phase']} for {time.time() - now['since']:.0f} s"
+        if self._now is None:
+            self._now = self._progress.add_task("now", total=None, note=note)
+        self._progress.update(self._now, note=f"{now['stage']} after step {now['step']}: {note}")
+
     def _advance(self, event: dict[str, Any]) -> None:
         stage = event["stage"]
         if stage not in self._tasks:
@@ -79,7 +99,8 @@ class ProgressFollower:
 def describe(event: dict[str, Any]) -> str:
     """One line of a step: reward, validation accuracy when there is one, speed."""
     seconds = event["timing"]["step"]["full_iteration"]
-    parts = [f"reward {event['reward']:.3f}", f"{event.get('num_tokens', 0) / seconds:,.0f} tok/s"]
+    reward = "no verdicts" if event["reward"] is None else f"reward {event['reward']:.3f}"
+    parts = [reward, f"{event.get('num_tokens', 0) / seconds:,.0f} tok/s"]
     if event["full_valid_mean_reward"] is not None:
         parts.insert(1, f"validation {event['full_valid_mean_reward']:.3f}")
     left_s = (event["total_steps"] - event["step"]) * seconds

@@ -60,8 +60,12 @@ def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
 def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) -> None:
     """Raise DataError when a row's longest prompt leaves no room for one generation."""
     limit = spec.rollout.max_model_len - spec.sampling.max_tokens
+    titled = spec.srl is not None and spec.srl.title_context
     for row in rows:
-        length = len(renderer.encode(renderer.render(row, row.expert_steps[:-1])))
+        length = max(
+            len(renderer.encode(renderer.render(row, row.expert_steps[:k], title)))
+            for k, title in _longest_prompts(row, titled=titled)
+        )
         if length > limit:
             raise DataError(
                 f"row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "
@@ -75,3 +79,17 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) 
                 f"{spec.prompt.step_end!r}, which would cut it in two; choose a `step_end` that "
                 "no step contains, such as '\\n\\n'"
             )
+
+
+def split_title(step: str) -> tuple[str | None, str]:
+    """Split "Title: text" into title and text; an untitled step has the title None."""
+    title, _, body = step.partition(": ")
+    return (title, body) if body else (None, step)
+
+
+def _longest_prompts(row: Row, *, titled: bool) -> list[tuple[int, str | None]]:
+    """(number of earlier steps, title) of the prompts that may be the row's longest."""
+    last = max(0, len(row.expert_steps) - 1)
+    if not titled or not row.expert_steps:
+        return [(last, None)]
+    return [(k, split_title(step)[0]) for k, step in enumerate(row.expert_steps)]

@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 
 from rollout.steps import THINK_CLOSE, THINK_OPEN
 from train import checkpoint
-from train.data import DataError, Row
+from train.data import Row
 from train.prompts import PromptRenderer
 from train.spec import JobSpec, SFTSpec
 from train.stage import run_config, scaling
@@ -34,7 +34,7 @@ class SFTConfigBundle:
 def sft_examples(
     rows: Sequence[Row], renderer: PromptRenderer, spec: SFTSpec
 ) -> list[dict[str, list[int]]]:
-    """Return one tokenised example per expert step. Raises DataError without thoughts.
+    """Return one tokenised example per expert step; preflight has checked the thoughts.
 
     Tokenised here, because TRL would close every completion with the end token, and a step that
     is not the last must close with `step_end`.
@@ -42,11 +42,6 @@ def sft_examples(
     end = renderer.tokenizer.eos_token
     examples = []
     for row in rows:
-        if spec.with_thoughts and row.expert_steps and not row.expert_thoughts:
-            raise DataError(
-                f"row {row.id}: sft.with_thoughts needs `expert_thoughts`, one per step; add "
-                "them or set sft.with_thoughts: false"
-            )
         thoughts = row.expert_thoughts if spec.with_thoughts else ("",) * len(row.expert_steps)
         for k, (step, thought) in enumerate(zip(row.expert_steps, thoughts, strict=True)):
             close = end if k == len(row.expert_steps) - 1 else renderer.spec.step_end

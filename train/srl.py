@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rollout.types import Problem
 from rollout.verifiers.step_similarity import StepSimilarityVerifier
 from train.data import Row
-from train.prompts import PromptRenderer
+from train.prompts import PromptRenderer, split_title
 from train.spec import SRLSpec
 
 
@@ -23,13 +23,11 @@ def srl_problems(rows: Sequence[Row], renderer: PromptRenderer, spec: SRLSpec) -
         for k, step in enumerate(steps):
             if k == last and spec.targets == "all_but_last":
                 continue
-            title, _, body = step.partition(": ") if spec.title_context else ("", "", step)
-            if not body:  # an untitled step among titled ones
-                title, body = "", step
+            title, body = split_title(step) if spec.title_context else (None, step)
             problems.append(
                 Problem(
                     id=f"{row.id}/step-{k + 1}",
-                    prompt=renderer.render(row, steps[:k], title or None),
+                    prompt=renderer.render(row, steps[:k], title),
                     expert_step=body,
                     expert_step_is_last=k == last,
                 )

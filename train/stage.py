@@ -46,5 +46,9 @@ def run_config(name: str, storage: Path, learner: LearnerSpec) -> RunConfig:
     return RunConfig(
         name=name,
         storage_path=str(storage),
-        failure_config=FailureConfig(max_failures=learner.max_failures),
+        failure_config=FailureConfig(
+            max_failures=learner.max_failures,
+            # Workers that cannot be placed in time; without a limit Ray Train waits for ever.
+            controller_failure_limit=learner.max_failures,
+        ),
     )

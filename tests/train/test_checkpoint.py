@@ -94,7 +94,7 @@ def test_the_next_commit_removes_what_a_killed_one_left(tmp_path):
     assert latest(tmp_path).step == 2
 
 
-@pytest.mark.parametrize("function", ["write_json", "_sha256", "_flush"])
+@pytest.mark.parametrize("function", ["write_json", "sha256", "_flush"])
 def test_a_kill_after_the_files_but_before_the_manifest_leaves_no_checkpoint(
     tmp_path, monkeypatch, function
 ):

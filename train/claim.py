@@ -1,0 +1,71 @@
+"""Whose folder is this? One job per `--out`, one process at a time.
+
+A job that is run again must be the same job: the same specification, the same rows and the same
+model. Otherwise checkpoints of one would silently continue as the other.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from train import checkpoint
+from train.spec import JobSpec, SpecError, spec_to_json
+
+JOB_FILE, LOCK_FILE = "job.json", ".lock"
+# What decides a model's function; a hub name has none of these here and is trusted as a name.
+MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+
+
+@contextmanager
+def exclusive(out: Path) -> Iterator[None]:
+    """Hold `out` for this process; the lock ends with the process, however it ends."""
+    with (out / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(
+                f"{out}: another process is running a job in this folder; wait for it, stop it, or "
+                "choose another --out"
+            ) from None
+        yield
+
+
+def claim(spec: JobSpec, out: Path) -> None:
+    """Write down which job `out` holds, or check that it is this one. Raises SpecError."""
+    path, wanted = out / JOB_FILE, identity(spec)
+    if not path.exists():
+        checkpoint.write_json(path, wanted)
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = sorted(_differences(found, wanted))
+    if differing:
+        raise SpecError(
+            f"{out} holds another job, which differs in {', '.join(differing)}: choose another "
+            "--out, or remove the folder"
+        )
+
+
+def identity(spec: JobSpec) -> dict[str, Any]:
+    """The specification, with a sha256 of every file that it names."""
+    files = {f"data.{name}": path for name, path in spec.data if path is not None}
+    model = Path(spec.model)
+    if model.is_dir():
+        found = sorted(p for pattern in MODEL_FILES for p in model.glob(pattern))
+        files |= {f"model/{path.name}": path for path in found}
+    return {
+        "spec": spec_to_json(spec),
+        "sha256": {name: checkpoint.sha256(path) for name, path in files.items()},
+    }
+
+
+def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of what differs; groups of fields are looked into."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        if found != wanted:
+            yield prefix
+        return
+    for key in found.keys() | wanted.keys():
+        yield from _differences(found.get(key), wanted.get(key), f"{prefix}.{key}".lstrip("."))
