@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rollout.collector import score_groups
@@ -37,11 +37,8 @@ class Evaluation:
     ci95: tuple[float, float]  # Wilson, of greedy
     seconds: float
     ledger: Ledger
+    samples: tuple[dict[str, Any], ...]  # per problem: "id", "turns" (texts), "reward", "solved"
     pass_at_k: float | None = None  # None when not asked for
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 def evaluate(
@@ -57,7 +54,8 @@ def evaluate(
     """Evaluate the published policy. Raises RuntimeError when a verdict is missing."""
     started_s = time.monotonic()
     groups = _run(pool, problems, verifier, 1, greedy, seed)
-    solved = sum(num_solved(group) for group in groups)
+    samples = tuple(_sample(group) for group in groups)
+    solved = sum(sample["solved"] for sample in samples)
     ledger = Ledger().add(groups)
     pass_at = None
     if pass_k and sampled is not None:
@@ -72,6 +70,7 @@ def evaluate(
         ci95=wilson_interval(solved, len(problems)),
         seconds=time.monotonic() - started_s,
         ledger=ledger,
+        samples=samples,
         pass_at_k=pass_at,
     )
 
@@ -79,6 +78,17 @@ def evaluate(
 def num_solved(group: RolloutGroup) -> int:
     """Rollouts of the group that solve their problem."""
     return sum(verdict.reward > SOLVED for _, verdict in group.scored())
+
+
+def _sample(group: RolloutGroup) -> dict[str, Any]:
+    """The greedy rollout of a group of one, for people to read."""
+    ((rollout, verdict),) = group.scored()
+    return {
+        "id": group.problem.id,
+        "turns": [turn.text for turn in rollout.turns],
+        "reward": verdict.reward,
+        "solved": verdict.reward > SOLVED,
+    }
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

@@ -31,7 +31,7 @@ from train.spec import JobSpec, SRLSpec, spec_to_json
 from train.srl import srl_problems, srl_verifier
 from train.stage import RESULT_FILE, run_stage
 
-REPORT_FILE, EVENTS_FILE = "report.json", "events.jsonl"
+REPORT_FILE, EVENTS_FILE, SAMPLES_FOLDER = "report.json", "events.jsonl", "heldout"
 EVALUATION_SEED = 20_251_022
 EVENT_DEADLINE_S = 60.0
 
@@ -184,8 +184,16 @@ class _Job:
                 "seconds": round(evaluation.seconds, 2),
             }
             rows.append(row)
+            self._write_samples(name, evaluation)
             self.emit("evaluation", stage="evaluate", **row)
         return rows
+
+    def _write_samples(self, name: str, evaluation: Evaluation) -> None:
+        """What the policy wrote on each held-out row, one JSON object per line."""
+        folder = self.out / SAMPLES_FOLDER
+        folder.mkdir(exist_ok=True)
+        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in evaluation.samples]
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def _evaluate(self, model: str, version: int) -> Evaluation:
         weights = load_model(model, self.spec.rollout.dtype).state_dict()
