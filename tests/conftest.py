@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +36,13 @@ def processes_of(ray_folder: str) -> list[str]:
         if int(process.name) != os.getpid() and f"RAY_TMPDIR={ray_folder}".encode() in environment:
             found.append(f"{process.name} {command}")
     return found
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
