@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from train.events import EventLog, read_events
 
 
@@ -82,3 +84,27 @@ def test_rewinding_to_where_the_log_ends_changes_nothing(tmp_path):
 
 def test_a_log_that_does_not_exist_has_no_events(tmp_path):
     assert read_events(tmp_path / "none.jsonl") == []
+
+
+def test_a_number_that_json_does_not_know_is_refused_and_nothing_is_written(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    with pytest.raises(ValueError, match="Out of range float"):
+        log.emit({"reward": float("nan")})
+    assert log.emit({"reward": 0.5}) == 1
+
+
+def test_requests_add_up_over_stages_and_start_anew_with_the_log(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.account(3, 1)
+    log.account(4, 0)
+    assert log.requests() == {"scored": 7, "dropped": 1}
+    assert EventLog(tmp_path / "events.jsonl").requests() == {"scored": 0, "dropped": 0}
+
+
+def test_the_present_is_one_file_that_is_overwritten(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.now("srl", 1, "sampling", 77)
+    log.now("srl", 1, "training", 77)
+    now = json.loads((tmp_path / "now.json").read_text())
+    assert (now["stage"], now["step"], now["phase"], now["pid"]) == ("srl", 1, "training", 77)
+    assert read_events(tmp_path / "events.jsonl") == []

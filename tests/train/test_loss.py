@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.loss import clip_fraction, clipped_token_loss, tis_weight
+from train.loss import clip_fraction, clipped_token_loss, kl_k3, tis_weight
 
 # One token per case: (rho, A, w, loss) with clip_low 0.2 and clip_high 0.28.
 CASES = [
@@ -68,3 +68,11 @@ def test_the_importance_weight_carries_no_gradient():
     weight = tis_weight(old, torch.tensor([-1.0 - math.log(1.5)]), cap=2.0)
     assert not weight.requires_grad
     assert weight.item() == pytest.approx(1.5)
+
+
+def test_k3_over_the_samplers_tokens_is_the_kl_from_sampler_to_learner():
+    sampler, learner = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
+    k3 = kl_k3(learner.log() - sampler.log())
+    kl = 0.5 * math.log(0.5 / 0.2) + 0.2 * math.log(0.2 / 0.5)
+    assert (sampler * k3).sum().item() == pytest.approx(kl)
+    assert (k3 >= 0).all()

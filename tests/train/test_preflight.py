@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from conftest import JOB
 
 from train.data import DataError
 from train.preflight import check_cluster, check_job
-from train.spec import JobSpec, SpecError, parse_spec
+from train.spec import JobSpec, SpecError, load_spec, parse_spec
 
 
 def job(learner: dict | None = None, rollout: dict | None = None, **changes) -> JobSpec:
@@ -80,3 +81,24 @@ def test_a_job_that_validates_on_its_training_file_is_refused(tmp_path):
     spec = job(data={"train": str(path), "valid": str(path)})
     with pytest.raises(DataError, match=r"train\.jsonl"):
         check_job(spec)
+
+
+def expert_job(folder, row: dict, *overrides: str) -> JobSpec:
+    """The quickstart's job with `row` alone to train on."""
+    path = folder / "train.jsonl"
+    user = {"role": "user", "content": "1234:1sr,2li"}
+    path.write_text(json.dumps({"messages": [user], "reference_answer": "1234"} | row) + "\n")
+    return load_spec(JOB, [f"data.train={path}", *overrides])
+
+
+def test_sft_with_thoughts_needs_them_and_says_so_before_anything_starts(tmp_path):
+    spec = expert_job(tmp_path, {"expert_steps": ["1sr=1"]}, "sft={with_thoughts: true}")
+    with pytest.raises(DataError, match=r"row train:1: has no `expert_thoughts`.*: false"):
+        check_job(spec)
+
+
+def test_a_titles_length_counts_where_it_enters_the_prompt(tmp_path):
+    row = {"expert_steps": ["1sr=1", "2" * 240 + ": li=1"]}
+    check_job(expert_job(tmp_path, row))  # titles do not enter
+    with pytest.raises(DataError, match="its prompt has"):
+        check_job(expert_job(tmp_path, row, "srl.title_context=true"))
