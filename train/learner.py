@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from train.batch import MicroBatch, TrainSequence, attention_mask, pack
-from train.loss import clip_fraction, clipped_token_loss, tis_weight
+from train.loss import BatchTotals, policy_loss
 from train.policy import Policy, load_model
 from train.spec import LearnerSpec, StageSpec
 
@@ -82,6 +82,8 @@ class Learner:
         """One optimizer step: forward, loss, backward, clip, step."""
         stage = self.stage
         num_tokens = self._sum_over_workers(float(sum(len(b.targets) for b in batches)))
+        num_sequences = self._sum_over_workers(float(sum(b.num_sequences for b in batches)))
+        totals = BatchTotals(num_tokens, num_sequences)
         sums: dict[str, float] = dict.fromkeys(("loss", "entropy", "clip", "kl", "diff"), 0.0)
         max_diff = 0.0
         for batch, old_N in zip(batches, old, strict=True):
@@ -89,23 +91,19 @@ class Learner:
             old_N = logprobs_N.detach() if old_N is None else old_N
             sampler_N = batch.sampler_logprobs.to(self.device)
             advantages_N = batch.advantages.to(self.device)
-            weights_N = torch.ones_like(old_N)
-            if stage.tis_cap is not None:
-                weights_N = tis_weight(old_N, sampler_N, stage.tis_cap)
-            loss_N = clipped_token_loss(
-                logprobs_N, old_N, advantages_N, weights_N, stage.clip_low, stage.clip_high
+            ids_N = batch.sequence_ids.to(self.device)
+            loss_N, clipped_N = policy_loss(
+                stage, totals, logprobs_N, old_N, sampler_N, advantages_N, ids_N
             )
-            # DDP averages over workers, the loss is a mean over every worker's tokens.
-            (loss_N.sum() * self.world_size / num_tokens).backward()
+            # DDP averages over workers, the loss is a sum over every worker's tokens.
+            (loss_N.sum() * self.world_size).backward()
             with torch.no_grad():
                 diff_N = old_N - sampler_N
-                sums["loss"] += loss_N.sum().item()
+                sums["loss"] += loss_N.sum().item() * num_tokens
                 sums["entropy"] += entropy_N.sum().item()
                 sums["diff"] += diff_N.abs().sum().item()
                 sums["kl"] += (diff_N.neg().exp() - 1 + diff_N).sum().item()
-                sums["clip"] += clip_fraction(
-                    logprobs_N, old_N, advantages_N, stage.clip_low, stage.clip_high
-                ).item()
+                sums["clip"] += clipped_N.sum().item()
                 max_diff = max(max_diff, diff_N.abs().max().item())
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), stage.max_grad_norm)
         self.optimizer.step()
