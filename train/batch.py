@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rollout.types import RolloutGroup
 from train.advantages import ADVANTAGES
+from train.spec import Truncation
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,26 @@ class MicroBatch:
     targets: Tensor  # [N] int64, the loss tokens
     sampler_logprobs: Tensor  # [N]
     advantages: Tensor  # [N]
+    sequence_ids: Tensor  # [N] int64, from 0 in the micro-batch; no sequence is split between two
+    num_sequences: int
 
 
-def to_sequences(groups: Sequence[RolloutGroup], advantage: str) -> list[TrainSequence]:
+def to_sequences(
+    groups: Sequence[RolloutGroup], advantage: str, truncation: Truncation = "keep"
+) -> list[TrainSequence]:
     """Flatten groups; one terminal reward gives one advantage to all turns of its rollout.
 
     Rollouts without a verdict are left out, and the group's mean and std are those of the rest.
+    With `truncation="mask"` a rollout that was cut off by length counts in its group's mean and
+    std, but is not learnt from (arXiv 2503.14476, overlong filtering).
     """
     sequences = []
     for group in groups:
         scored = group.scored()
         advantages_G = ADVANTAGES[advantage]([verdict.reward for _, verdict in scored])
         for (rollout, _), value in zip(scored, advantages_G, strict=True):
+            if truncation == "mask" and rollout.turns[-1].finish == "length":
+                continue
             sequences += [
                 TrainSequence(turn.prompt_ids, turn.token_ids, turn.logprobs, value)
                 for turn in rollout.turns
@@ -110,6 +119,8 @@ def _to_tensors(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
     targets: list[int] = []
     logprobs: list[float] = []
     advantages: list[float] = []
+    sequence_ids: list[int] = []
+    num_sequences = 0
     for r, row in enumerate(rows):
         start = 0
         for segment, s in enumerate(row, start=1):
@@ -121,6 +132,8 @@ def _to_tensors(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
             targets += s.token_ids
             logprobs += s.sampler_logprobs
             advantages += [s.advantage] * len(s.token_ids)
+            sequence_ids += [num_sequences] * len(s.token_ids)
+            num_sequences += bool(s.token_ids)  # `empty_batch` has none
             start = end
     return MicroBatch(
         input_ids,
@@ -130,4 +143,6 @@ def _to_tensors(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
         torch.tensor(targets, dtype=torch.int64),
         torch.tensor(logprobs, dtype=torch.float32),
         torch.tensor(advantages, dtype=torch.float32),
+        torch.tensor(sequence_ids, dtype=torch.int64),
+        num_sequences,
     )

@@ -12,7 +12,7 @@ from torch.distributed import ReduceOp
 from torch.nn.parallel import DistributedDataParallel
 
 from train.batch import MicroBatch, TrainSequence, attention_mask, empty_batch, pack
-from train.loss import clip_fraction, clipped_token_loss, kl_k3, tis_weight
+from train.loss import BatchTotals, kl_k3, policy_loss
 from train.policy import Policy, load_model
 from train.spec import LearnerSpec, StageSpec
 
@@ -94,6 +94,8 @@ class Learner:
         """
         stage = self.stage
         num_tokens = self._over_workers(float(sum(len(b.targets) for b in batches)), "sum")
+        num_sequences = self._over_workers(float(sum(b.num_sequences for b in batches)), "sum")
+        totals = BatchTotals(num_tokens, num_sequences)
         sums = dict.fromkeys(("loss", "entropy", "clip_ratio", *SAMPLER_METRICS), 0.0)
         max_diff = 0.0
         for number, (batch, old_N) in enumerate(zip(batches, old, strict=True)):
@@ -103,23 +105,19 @@ class Learner:
                 old_N = logprobs_N.detach() if old_N is None else old_N
                 sampler_N = batch.sampler_logprobs.to(self.device)
                 advantages_N = batch.advantages.to(self.device)
-                weights_N = torch.ones_like(old_N)
-                if stage.tis_cap is not None:
-                    weights_N = tis_weight(old_N, sampler_N, stage.tis_cap)
-                loss_N = clipped_token_loss(
-                    logprobs_N, old_N, advantages_N, weights_N, stage.clip_low, stage.clip_high
+                ids_N = batch.sequence_ids.to(self.device)
+                loss_N, clipped_N = policy_loss(
+                    stage, totals, logprobs_N, old_N, sampler_N, advantages_N, ids_N
                 )
-                # DDP averages over workers, the loss is a mean over every worker's tokens.
-                (loss_N.sum() * self.world_size / num_tokens).backward()
+                # DDP averages over workers, the loss is a sum over every worker's tokens.
+                (loss_N.sum() * self.world_size).backward()
             with torch.no_grad():
                 diff_N = old_N - sampler_N
-                sums["loss"] += loss_N.sum().item()
+                sums["loss"] += loss_N.sum().item() * num_tokens
                 sums["entropy"] += entropy_N.sum().item()
                 sums["sampler_learner_logprob_diff"] += diff_N.abs().sum().item()
                 sums["sampler_learner_kl"] += kl_k3(diff_N).sum().item()
-                sums["clip_ratio"] += clip_fraction(
-                    logprobs_N, old_N, advantages_N, stage.clip_low, stage.clip_high
-                ).item()
+                sums["clip_ratio"] += clipped_N.sum().item()
                 if len(diff_N):
                     max_diff = max(max_diff, diff_N.abs().max().item())
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), stage.max_grad_norm)

@@ -123,7 +123,7 @@ class StageRun:
         self._account(Ledger().add(self.seen))
         self.timing = {"sampling": time.monotonic() - started_s}
         self._phase("training")
-        return to_sequences(groups, config.stage.advantage)
+        return to_sequences(groups, config.stage.advantage, config.stage.truncation)
 
     def learn(self, sequences: list[TrainSequence]) -> dict[str, float]:
         """Take one batch. A batch without a learning signal changes nothing and still counts."""

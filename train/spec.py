@@ -25,6 +25,10 @@ from pydantic import (
 from rollout.types import InferenceProtocol, SamplingSpec
 from rollout.verifiers.answer import AnswerVerifier
 
+LossName = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo"]
+ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+Truncation = Literal["keep", "mask"]
+
 # In substance the system prompt of arXiv 2510.25992, appendix.
 STEP_SYSTEM_PROMPT = (
     "You are given a problem and, after it, the first steps of a solution. Continue with the very "
@@ -86,14 +90,46 @@ class StageSpec(_Spec):
     std_threshold: NonNegativeFloat = 0.0  # a group is kept when its rewards' std exceeds this
     max_sampling_rounds: PositiveInt = 4  # refills, the first round included
     advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    clip_low: PositiveFloat = 0.2
-    clip_high: PositiveFloat = 0.28
+    truncation: Truncation = "keep"  # mask: a rollout cut off by max_tokens is not learnt from
+    loss: LossName = "dapo"
+    clip_low: PositiveFloat = 0.2  # rho is clipped to 1 - clip_low .. 1 + clip_high;
+    clip_high: PositiveFloat = 0.28  # under gspo the defaults are 3e-4 and 4e-4
+    cispo_cap: PositiveFloat = 5.0  # cispo's bound on rho, which clip_low and clip_high are not
+    dr_grpo_length: PositiveInt | None = None  # tokens; the constant that dr_grpo divides by
     tis_cap: PositiveFloat | None = 2.0  # null: no correction for the sampler's mismatch
+    tis_floor: PositiveFloat | None = None
+    tis_mode: ImportanceMode = "token_truncate"  # *_mask: no loss outside tis_floor .. tis_cap
     updates_per_batch: PositiveInt = 1
     max_grad_norm: PositiveFloat = 1.0
     weight_decay: NonNegativeFloat = 0.0
     eval_interval: PositiveInt = 20  # steps between validations; the best one is the result
     save_interval: PositiveInt = 20  # steps between committed checkpoints
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gspo_clips_closer(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("loss") == "gspo":
+            return {"clip_low": 3e-4, "clip_high": 4e-4} | raw  # arXiv 2507.18071, section 5.1
+        return raw
+
+    @model_validator(mode="after")
+    def _loss_fields_fit(self) -> "StageSpec":
+        if self.loss == "dr_grpo" and self.dr_grpo_length is None:
+            raise ValueError(
+                "loss 'dr_grpo' divides by a constant length: give dr_grpo_length, such as the "
+                "value of sampling.max_tokens"
+            )
+        if self.loss != "dr_grpo" and self.dr_grpo_length is not None:
+            raise ValueError(
+                f"dr_grpo_length is {self.dr_grpo_length}, which loss {self.loss!r} does not use: "
+                "remove it, or choose loss 'dr_grpo'"
+            )
+        if self.tis_floor is not None and (self.tis_cap is None or self.tis_cap < self.tis_floor):
+            raise ValueError(
+                f"tis_floor is {self.tis_floor} and tis_cap is {self.tis_cap}: give a tis_cap "
+                "above tis_floor, or leave tis_floor out"
+            )
+        return self
 
 
 class SRLSpec(StageSpec):

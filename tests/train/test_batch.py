@@ -174,6 +174,41 @@ def test_positions_begin_anew_in_every_sequence():
     assert batch.predicts.int().tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 0, 0]]
     assert batch.targets.tolist() == [3, 5, 3]
     assert batch.advantages.tolist() == [1.0, 2.0, 1.0]
+    assert batch.sequence_ids.tolist() == [0, 1, 2]
+    assert batch.num_sequences == 3
+
+
+def test_loss_tokens_carry_their_sequence_and_an_empty_sequence_counts():
+    long, empty = (
+        TrainSequence((1,), (2, 3), (-0.5, -0.5), 1.0),
+        TrainSequence((4, 5), (), (), 1.0),
+    )
+    batch = _to_tensors([[long, empty], [long]])
+    assert batch.sequence_ids.tolist() == [0, 0, 2, 2]
+    assert batch.num_sequences == 3
+
+
+def test_a_masked_rollout_counts_in_its_group_but_is_not_learnt_from():
+    def rollout(token: int, *finishes: str) -> Rollout:
+        turns = [Turn((1,), (token,), (-0.5,), "", finish, ((0, 1),)) for finish in finishes]
+        return Rollout("p", tuple(turns))
+
+    rollouts = (
+        rollout(2, "end"),
+        rollout(3, "step_end", "length"),  # both of its turns go
+        rollout(4, "length", "end"),  # its last turn ended by itself
+    )
+    verdicts = (Verdict(1.0), Verdict(0.0), Verdict(0.5))
+    group = RolloutGroup(Problem("p", ""), rollouts, verdicts)
+
+    def tokens_and_advantages(truncation: str) -> list[tuple[int, float]]:
+        sequences = to_sequences([group], "dr_grpo", truncation)
+        return [(s.token_ids[0], s.advantage) for s in sequences]
+
+    assert tokens_and_advantages("mask") == [(2, 0.5), (4, 0.0), (4, 0.0)]
+    kept = [(2, 0.5), (3, -0.5), (3, -0.5), (4, 0.0), (4, 0.0)]
+    assert tokens_and_advantages("keep") == kept
+    assert to_sequences([group], "dr_grpo") == to_sequences([group], "dr_grpo", "keep")
 
 
 def test_the_mask_is_causal_and_keeps_sequences_and_padding_apart():

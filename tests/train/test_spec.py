@@ -56,6 +56,31 @@ def written(folder: Path, **changes) -> Path:
             "job.yaml: srl.advantage: is 'ppo'; choose 'grpo', 'dr_grpo' or 'rloo'",
         ),
         (
+            {"srl": {"loss": "ppo"}},
+            "job.yaml: srl.loss: is 'ppo'; choose "
+            "'dapo', 'grpo', 'dr_grpo', 'gspo', 'cispo' or 'rloo'",
+        ),
+        (
+            {"rlvr": {"loss": "dr_grpo"}},
+            "job.yaml: rlvr: loss 'dr_grpo' divides by a constant length: give dr_grpo_length, "
+            "such as the value of sampling.max_tokens",
+        ),
+        (
+            {"rlvr": {"loss": "grpo", "dr_grpo_length": 64}},
+            "job.yaml: rlvr: dr_grpo_length is 64, which loss 'grpo' does not use: "
+            "remove it, or choose loss 'dr_grpo'",
+        ),
+        (
+            {"srl": {"tis_floor": 0.5, "tis_cap": None}},
+            "job.yaml: srl: tis_floor is 0.5 and tis_cap is None: give a tis_cap above "
+            "tis_floor, or leave tis_floor out",
+        ),
+        (
+            {"srl": {"tis_floor": 0.5, "tis_cap": 0.4}},
+            "job.yaml: srl: tis_floor is 0.5 and tis_cap is 0.4: give a tis_cap above "
+            "tis_floor, or leave tis_floor out",
+        ),
+        (
             {"data": {"train": "a.jsonl"}},
             "job.yaml: data.valid: is missing; add it",
         ),
@@ -108,6 +133,16 @@ def test_defaults_of_the_stages_are_those_of_their_kind():
     assert (spec.srl.learning_rate, spec.srl.std_threshold) == (5e-7, 0.02)
     assert (spec.rlvr.learning_rate, spec.rlvr.std_threshold) == (1e-6, 0.0)
     assert spec.sft is None
+
+
+def test_gspo_clips_closer_unless_told_otherwise():
+    def clips(**stage) -> tuple[float, float]:
+        spec = parse_spec(raw_job(srl=stage), source="job.yaml")
+        return spec.srl.clip_low, spec.srl.clip_high
+
+    assert clips() == clips(loss="grpo") == (0.2, 0.28)
+    assert clips(loss="gspo") == (3e-4, 4e-4)
+    assert clips(loss="gspo", clip_high=0.01) == (3e-4, 0.01)
 
 
 def test_a_specification_cannot_be_changed():
