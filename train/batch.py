@@ -5,7 +5,7 @@ sequences (one per turn), R rows of a micro-batch, T tokens in a row, N loss tok
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,8 +94,8 @@ def pack(sequences: Sequence[TrainSequence], micro_batch_tokens: int) -> list[Mi
 
 
 def empty_batch() -> MicroBatch:
-    """A micro-batch of two tokens and no loss token: its gradient is zero everywhere."""
-    return _to_tensors([[TrainSequence((0, 0), (), (), 0.0)]])
+    """A micro-batch of two tokens that counts for nothing: its gradient is zero everywhere."""
+    return replace(_to_tensors([[TrainSequence((0, 0), (), (), 0.0)]]), num_sequences=0)
 
 
 def attention_mask(segments: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _to_tensors(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
             logprobs += s.sampler_logprobs
             advantages += [s.advantage] * len(s.token_ids)
             sequence_ids += [num_sequences] * len(s.token_ids)
-            num_sequences += bool(s.token_ids)  # `empty_batch` has none
+            num_sequences += 1
             start = end
     return MicroBatch(
         input_ids,
