@@ -70,13 +70,17 @@ class ProgressFollower:
     def _show(self, event: dict[str, Any]) -> None:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["created_at"]))
         if event["type"] == "evaluation":
-            self._console.print(f"{stamp} held-out {event['name']}: greedy {event['greedy']:.3f}")
+            self._line(f"{stamp} held-out {event['name']}: greedy {event['greedy']:.3f}")
         elif event["type"] != "metrics":
-            self._console.print(f"{stamp} {event['message']}")
+            self._line(f"{stamp} {event['message']}")
         elif self._console.is_terminal:
             self._advance(event)
         else:
-            self._console.print(f"{stamp} {event['stage']} {event['message']}: {describe(event)}")
+            self._line(f"{stamp} {event['stage']} {event['message']}: {describe(event)}")
+
+    def _line(self, text: str) -> None:
+        # One event, one line, also in a log file; a message may hold brackets.
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _show_now(self) -> None:
         """Draw what the job is doing this moment, and for how long."""
