@@ -34,13 +34,9 @@ _PERCENT = re.compile(rf"({_NUMBER})\s*(?:\\?%|\x01\s*\\?%\s*\x02)")
 _DEGREES = re.compile(
     rf"({_NUMBER}|\d*\\pi)\s*\^\s*\{{?\s*\\circ\s*\}}?\s*(?:\x01\s*([CF])\s*\x02)?"
 )
-    rf"({_NUMBER}|\d*\\pi)\s*\^\s*\{{?\s*\\circ\s*\}}?\s*(?:\x01\s*([CF])\s*\x02)?"
-)
 _TEXT_UNIT = re.compile(rf"(.*?[^\s/])\s*((?:\s*/?\s*\x01[^\x01\x02]*\x02{_EXPONENT})+)")
 _WORDS = r"(?:[a-zA-Z]+\s*/\s*)?[a-zA-Z]+(?:\s[a-zA-Z]+){0,2}"
 _PLAIN_UNIT = re.compile(rf"({_NUMBER})(\s*)({_WORDS}{_EXPONENT})")
-    rf"({_NUMBER})(\s*)((?:[a-zA-Z]+\s*/\s*)?[a-zA-Z]+(?:\s[a-zA-Z]+){{0,2}}{_EXPONENT})"
-)
 
 
 def split_unit(text: str) -> tuple[str, str] | None:
