@@ -5,8 +5,11 @@ Every wait has a deadline. An engine that died is restarted by Ray without weigh
 work (`StalePolicyError`) until the pool has given it the current ones.
 """
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,29 +46,45 @@ class VerifierWorker:
     """Scores batches; one failed verification is one missing verdict."""
 
     def __init__(self) -> None:
-        self.num_scored = 0
-        self.num_failed = 0
+        self._num_scored = 0
+        self._failures: Counter[str] = Counter()  # by the error's flag, or its class
 
     def score(
         self, verifier: Verifier, pairs: list[tuple[Problem, Rollout]]
     ) -> list[Verdict | None]:
-        """Return a verdict per pair, None where the verifier itself failed."""
-        verdicts: list[Verdict | None] = []
-        for problem, rollout in pairs:
-            try:
-                verdicts.append(verifier.verify(problem, rollout))
-                self.num_scored += 1
-            except Exception as error:
-                # Acceptable: a failed grader is never a reward. The caller asks again, then drops
-                # and counts; the reason is in the worker's log.
-                print(f"verifier failed on {problem.id}: {error!r}")
-                verdicts.append(None)
-                self.num_failed += 1
+        """Return a verdict per pair, None where the verifier itself failed.
+
+        A verifier that mostly waits (for a process, or a server) says how many it can do at once.
+        """
+        concurrency = getattr(verifier, "concurrency", None)
+        num_threads = min(concurrency() if concurrency else 1, len(pairs))
+        if num_threads <= 1:
+            results = [self._verify(verifier, *pair) for pair in pairs]
+        else:
+            with ThreadPoolExecutor(num_threads) as threads:
+                results = list(threads.map(lambda pair: self._verify(verifier, *pair), pairs))
+        self._failures.update(reason for _, reason in results if reason is not None)
+        verdicts = [verdict for verdict, _ in results]
+        self._num_scored += len(verdicts) - verdicts.count(None)
         return verdicts
 
-    def counts(self) -> dict[str, int]:
-        """Verdicts given and failed since the start."""
-        return {"scored": self.num_scored, "failed": self.num_failed}
+    def _verify(
+        self, verifier: Verifier, problem: Problem, rollout: Rollout
+    ) -> tuple[Verdict | None, str | None]:
+        try:
+            verdict = verifier.verify(problem, rollout)
+            if not math.isfinite(verdict.reward):
+                raise ValueError(f"the verifier returned {verdict.reward}, no finite number")
+            return verdict, None
+        except Exception as error:
+            # Acceptable: a failed grader is never a reward. The caller asks again, then drops and
+            # counts; the reason is in the worker's log.
+            print(f"verifier failed on {problem.id}: {error!r}")
+            return None, getattr(error, "flag", type(error).__name__)
+
+    def counts(self) -> dict[str, Any]:
+        """Verdicts given since the start, and failures by reason."""
+        return {"scored": self._num_scored, "failed": dict(self._failures)}
 
 
 @dataclass

@@ -233,7 +233,7 @@ def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finish
     ("setting", "wrong"),
     [
         ("learner.num_workers=99", "learner.num_workers: is 99"),
-        ("grader.type=magic", "grader.type: is 'magic'; choose 'answer'"),
+        ("grader.type=magic", "grader.type: there is no grader 'magic'; choose answer, "),
         ("model=./nowhere", "is no model"),
         ("rollout.max_model_len=40", "rollout.max_model_len"),
         ("srl.max_step=3", "did you mean 'max_steps'?"),

@@ -50,7 +50,7 @@ def pool():
 def problems() -> list[Problem]:
     spec = load_spec(JOB)
     rows = read_rows(spec.data.valid)[:64]
-    return rlvr_problems(rows, PromptRenderer(load_tokenizer(spec), spec.prompt))
+    return rlvr_problems(rows, PromptRenderer(load_tokenizer(spec), spec.prompt), AnswerVerifier())
 
 
 def pair(number: int, text: str) -> tuple[Problem, Rollout]:

@@ -10,6 +10,7 @@ from conftest import JOB, MODEL
 from rollout.engine import Engine, EngineSpec, StalePolicyError
 from rollout.payload import pack_weights
 from rollout.types import Problem, SamplingSpec, Verdict
+from rollout.verifiers.answer import AnswerVerifier
 from train.batch import pack, to_sequences
 from train.data import read_rows
 from train.learner import Learner, attention_mask
@@ -34,7 +35,7 @@ def engine():
 def problems() -> list[Problem]:
     spec = load_spec(JOB)
     rows = read_rows(spec.data.valid)[:8]
-    return rlvr_problems(rows, PromptRenderer(load_tokenizer(spec), spec.prompt))
+    return rlvr_problems(rows, PromptRenderer(load_tokenizer(spec), spec.prompt), AnswerVerifier())
 
 
 def make_learner(learning_rate: float = 2e-3) -> Learner:

@@ -214,8 +214,9 @@ class StageRun:
 
 def job_grader(job: JobSpec) -> Verifier:
     """The job's verifier of whole problems; `JobSpec` guarantees that there is one."""
-    assert job.grader is not None
-    return job.grader
+    grader: Any = job.grader
+    assert grader is not None
+    return grader
 
 
 def group_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float | None]:

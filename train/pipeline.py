@@ -164,7 +164,7 @@ class _Job:
         return run_stage(config, self.out / ".ray")
 
     def _problems(self, rows: list[Row]) -> list[Problem]:
-        return rlvr_problems(rows, self.renderer)
+        return rlvr_problems(rows, self.renderer, job_grader(self.spec))
 
     def _evaluate_heldout(self, results: dict[str, str]) -> list[dict[str, Any]]:
         """One row per policy. Held-out rows are read here, once, after all training."""

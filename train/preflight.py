@@ -41,11 +41,17 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
         )
     if spec.sft and spec.sft.with_thoughts:
         _check_thoughts(spec.data.train, train)
-    for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
-        if rows and not any(row.reference_answer for row in rows):
-            raise DataError(
-                f"{path}: no row has a `reference_answer` for the grader to compare with"
-            )
+    if getattr(spec.grader, "type", None) == "step_similarity":
+        raise SpecError(
+            "grader: is 'step_similarity', SRL's own reward, which judges single steps; give the "
+            "grader of whole solutions, such as {type: answer}"
+        )
+    if getattr(spec.grader, "needs_reference_answer", False):
+        for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
+            if rows and not any(row.reference_answer for row in rows):
+                raise DataError(
+                    f"{path}: no row has a `reference_answer` for the grader to compare with"
+                )
     config = load_config(spec)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and spec.rollout.max_model_len > limit:

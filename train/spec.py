@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from rollout.types import InferenceProtocol, SamplingSpec
-from rollout.verifiers.answer import AnswerVerifier
+from rollout.verifiers.registry import AnyGrader, GraderSpecError
 
 LossName = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo"]
 ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -188,7 +188,7 @@ class JobSpec(_Spec):
 
     model: str  # a hub name, or a folder written with a leading "./", "../" or "/"
     data: DataSpec
-    grader: AnswerVerifier | None = None  # needed by RLVR, validation and evaluation
+    grader: AnyGrader | None = None  # needed by RLVR, validation and evaluation
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
     prompt: PromptSpec = PromptSpec()
     sampling: SamplingLimits = SamplingLimits()
@@ -298,6 +298,8 @@ def _describe(item: Any) -> str:
         return f"{where}: unknown field; {_suggest(item['loc'])}"
     if item["type"] == "missing":
         return f"{where}: is missing; add it"
+    if isinstance(error := item.get("ctx", {}).get("error"), GraderSpecError):
+        return "; ".join(f"{where}.{line}" for line in str(error).splitlines())
     if item["type"] == "literal_error":
         return f"{where}: is {item['input']!r}; choose {item['ctx']['expected']}"
     got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"

@@ -29,6 +29,11 @@ class AnswerVerifier(BaseModel):
     pattern: str | None = None
     normalise: bool = True  # False compares exactly
 
+    @property
+    def needs_reference_answer(self) -> bool:
+        """Rows without `reference_answer` cannot be graded."""
+        return True
+
     @field_validator("pattern")
     @classmethod
     def _has_one_group(cls, pattern: str | None) -> str | None:

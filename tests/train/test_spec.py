@@ -7,6 +7,7 @@ import yaml
 from conftest import JOB, ROOT
 from pydantic import ValidationError
 
+from rollout.verifiers.registry import grader_types
 from train.spec import SpecError, load_spec, parse_spec, spec_to_json
 
 
@@ -49,7 +50,8 @@ def written(folder: Path, **changes) -> Path:
         ),
         (
             {"grader": {"type": "anwser"}},
-            "job.yaml: grader.type: is 'anwser'; choose 'answer'",
+            "job.yaml: grader.type: there is no grader 'anwser'; did you mean 'answer'? choose "
+            + ", ".join(grader_types()),
         ),
         (
             {"srl": {"advantage": "ppo"}},
