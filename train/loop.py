@@ -171,8 +171,9 @@ class StageRun:
         )
         self.timing["eval"] = result.seconds
         self._account(result.ledger)
-        # Of two equals the earlier one stays: it has moved less far from the base.
-        if self.best is None or result.greedy > self.best["greedy"]:
+        # Of two equals the later one: greedy decoding does not see how surely a policy samples what
+        # it has learnt, and that goes on rising after greedy accuracy has reached its top.
+        if self.best is None or result.greedy >= self.best["greedy"]:
             self.best = {"step": self.step, "greedy": result.greedy}
         return result.greedy
 

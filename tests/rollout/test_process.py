@@ -139,7 +139,8 @@ def test_no_child_outlives_a_parent_that_was_killed(what):
     time.sleep(0.5)
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 15
+    # One that holds the interpreter's lock is ended by its CPU limit, later on a busy machine.
+    deadline = time.monotonic() + 60
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, pids))
