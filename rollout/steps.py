@@ -7,6 +7,7 @@ module, so that what is trained, evaluated and served has one form.
 import re
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_TAG = re.compile(f"({THINK_OPEN}|{THINK_CLOSE})")
 _STEP = re.compile(r"\s*<think>(?P<think>.*?)</think>(?P<step>.*)", re.DOTALL)
 
 
@@ -24,5 +25,13 @@ def parse_step(text: str) -> str | None:
 
 def visible_text(text: str) -> str:
     """Return `text` without its think blocks; an unclosed block hides the rest."""
-    closed = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    return closed.split(THINK_OPEN)[0].strip()
+    # One pass: a pattern with "block" in it takes quadratic time on many opening tags.
+    shown, thinking = [], False
+    for part in _TAG.split(text):
+        if part == THINK_OPEN:
+            thinking = True
+        elif part == THINK_CLOSE and thinking:
+            thinking = False
+        elif not thinking:
+            shown.append(part)
+    return "".join(shown).split(THINK_OPEN)[0].strip()

@@ -1,5 +1,7 @@
 """One think block, then a step that is not empty."""
 
+import time
+
 import pytest
 
 from rollout.steps import parse_step, visible_text
@@ -51,3 +53,10 @@ def test_a_wrong_form_yields_no_step(text):
 )
 def test_visible_text_leaves_out_closed_blocks_and_whatever_an_open_block_hides(text, visible):
     assert visible_text(text) == visible
+
+
+def test_many_unclosed_thinks_are_read_in_linear_time():
+    started_s = time.monotonic()
+    assert visible_text("x" + "<think>" * 100_000) == "x"
+    assert time.monotonic() - started_s < 1
+    assert visible_text("a</think>b<think>c<think>d</think>e") == "a</think>be"
