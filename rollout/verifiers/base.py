@@ -23,6 +23,7 @@ class GraderError(RuntimeError):
     flag: ClassVar[str] = "other_error"
     # The key that holds the text beside the flag, where the contract has one.
     details_key: ClassVar[str | None] = None
+    grader_name: str | None = None  # which of a multi grader's graders it was
 
 
 class FormulaError(GraderError):
@@ -168,8 +169,9 @@ class Grader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Calls of one worker that may run at once; above 1 for graders that wait for a network.
-    max_concurrency: ClassVar[int] = 1
+    def concurrency(self) -> int:
+        """Calls of `grade` that may run at once in threads of one process."""
+        return 16
 
     def grade(self, problem: Problem, rollout: Rollout) -> Grade:
         """Grade a rollout. Raises GraderError when there is no verdict."""
