@@ -23,7 +23,7 @@ _WORDS = {
     "sin", "cos", "tan", "exp", "log", "ln", "sqrt", "pi", "asin", "acos", "atan", "sec", "csc",
     "cot", "sinh", "cosh", "tanh", "Abs",
 }  # fmt: skip
-_TOWER = re.compile(r"(\*\*|\^)[^+]*(\*\*|\^)|\d{8,}|(\*\*|\^)\s*\(?\s*-?\d{4,}")
+_TOWER = re.compile(r"(\*\*|\^)[\s\w.()]*(\*\*|\^)|\d{8,}|(\*\*|\^)\s*\(?\s*-?\d{4,}")
 
 
 def score(argument: Any, mark: Callable[[str], None]) -> dict[str, Any]:

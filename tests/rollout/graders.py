@@ -15,6 +15,6 @@ def rollout(*texts: str, finish: FinishReason = "end") -> Rollout:
     return Rollout("train:7", tuple(turns))
 
 
-def problem(answer: str | None = None, **item: Any) -> Problem:
+def problem(answer: str | None = None, /, **item: Any) -> Problem:
     """A problem with a reference answer and the row's own fields."""
     return Problem("train:7", "prompt", reference_answer=answer, item=item)
