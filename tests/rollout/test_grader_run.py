@@ -14,24 +14,22 @@ from rollout.verifiers.grader_run import ERROR_DETAILS, ERROR_FLAGS, run_grader
 from rollout.verifiers.registry import parse_grader
 
 OUT = "{{ sample.output_text }}"
-CONTRACT_KEYS = set(
-    [
-        "formula_parse_error",
-        "sample_parse_error",
-        "truncated_observation_error",
-        "unresponsive_reward_error",
-        "invalid_variable_error",
-        "other_error",
-        "python_grader_server_error",
-        "python_grader_runtime_error",
-        "model_grader_server_error",
-        "model_grader_refusal_error",
-        "model_grader_parse_error",
-        "python_grader_server_error_type",
-        "python_grader_runtime_error_details",
-        "model_grader_server_error_details",
-    ]
-)
+CONTRACT_KEYS = {
+    "formula_parse_error",
+    "sample_parse_error",
+    "truncated_observation_error",
+    "unresponsive_reward_error",
+    "invalid_variable_error",
+    "other_error",
+    "python_grader_server_error",
+    "python_grader_runtime_error",
+    "model_grader_server_error",
+    "model_grader_refusal_error",
+    "model_grader_parse_error",
+    "python_grader_server_error_type",
+    "python_grader_runtime_error_details",
+    "model_grader_server_error_details",
+}
 
 
 class Fails(BaseModel):
