@@ -139,11 +139,15 @@ class WorkerProcess:
             raise _Died(f"code {self._process.returncode}") from None
         raise CallOverrunError(f"ran longer than {deadline_s} s", stage)
 
+    def kill(self) -> None:
+        """Kill the child, without waiting: freeing much memory takes the kernel a while."""
+        self._process.kill()
+        self._connection.close()
+
     def close(self) -> None:
         """Kill the child and reap it."""
-        self._process.kill()
+        self.kill()
         self._process.wait()
-        self._connection.close()
 
 
 class ProcessPool:
@@ -155,6 +159,7 @@ class ProcessPool:
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[WorkerProcess] = []
+        self._dying: list[WorkerProcess] = []  # killed, not yet reaped
         self._num_busy = 0
         self._num_wanted = 0  # the most that were busy at once, and the spare
 
@@ -181,8 +186,8 @@ class ProcessPool:
             value = worker.call(argument, deadline_s)
         except BaseException:
             # Whatever happened: after an error the child's state is unknown.
-            worker.close()
-            self._give_back(None)
+            worker.kill()
+            self._give_back(worker, killed=True)
             raise
         self._give_back(worker)
         return value
@@ -202,12 +207,12 @@ class ProcessPool:
             self._fill()
         return worker
 
-    def _give_back(self, worker: WorkerProcess | None) -> None:
+    def _give_back(self, worker: WorkerProcess, *, killed: bool = False) -> None:
         """Take back a child, or start another for one that was killed."""
         with self._lock:
             self._num_busy -= 1
-            if worker:
-                self._idle.append(worker)
+            self._dying = [dying for dying in self._dying if dying.alive()]
+            (self._dying if killed else self._idle).append(worker)
             self._fill()
 
     def _fill(self) -> None:
@@ -220,10 +225,11 @@ class ProcessPool:
             return [worker.pid for worker in self._idle if worker.alive()]
 
     def close(self) -> None:
-        """Kill all idle children."""
+        """Kill and reap all children that no call holds."""
         with self._lock:
-            while self._idle:
-                self._idle.pop().close()
+            for worker in [*self._idle, *self._dying]:
+                worker.close()
+            self._idle, self._dying = [], []
 
 
 @functools.cache
