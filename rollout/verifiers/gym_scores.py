@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import reasoning_gym
-from reasoning_gym.factory import DATASETS
+from rollout.verifiers.gym_import import reasoning_gym
+
+DATASETS = reasoning_gym.factory.DATASETS
 
 _EVALUATES = re.compile(r"\b(?:eval|exec)\(")
 _PARSES = re.compile(r"\b(?:parse_expr|sympify|S)\(|\b(?:sympy|sp)\.(?:simplify|Poly)\(")

@@ -32,14 +32,11 @@ class MathGrader(Grader):
     deadline_s: PositiveFloat = 5.0  # for one verdict
     max_characters: PositiveInt = 2000  # of an answer; longer ones score 0 unread
 
-<<<<<<< HEAD
     @property
     def needs_reference_answer(self) -> bool:
         """Rows without `reference_answer` cannot be graded, unless `reference` reads another."""
         return self.reference is None
 
-=======
->>>>>>> graders
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
         reference = self._reference(problem)
         gold = extract_answer(reference) if "\\boxed" in reference else reference

@@ -139,13 +139,6 @@ class WorkerProcess:
             raise _Died(f"code {self._process.returncode}") from None
         raise CallOverrunError(f"ran longer than {deadline_s} s", stage)
 
-<<<<<<< HEAD
-    def close(self) -> None:
-        """Kill the child and reap it."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-=======
     def kill(self) -> None:
         """Kill the child, without waiting: freeing much memory takes the kernel a while."""
         self._process.kill()
@@ -155,7 +148,6 @@ class WorkerProcess:
         """Kill the child and reap it."""
         self.kill()
         self._process.wait()
->>>>>>> graders
 
 
 class ProcessPool:
@@ -167,10 +159,7 @@ class ProcessPool:
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[WorkerProcess] = []
-<<<<<<< HEAD
-=======
         self._dying: list[WorkerProcess] = []  # killed, not yet reaped
->>>>>>> graders
         self._num_busy = 0
         self._num_wanted = 0  # the most that were busy at once, and the spare
 
@@ -197,13 +186,8 @@ class ProcessPool:
             value = worker.call(argument, deadline_s)
         except BaseException:
             # Whatever happened: after an error the child's state is unknown.
-<<<<<<< HEAD
-            worker.close()
-            self._give_back(None)
-=======
             worker.kill()
             self._give_back(worker, killed=True)
->>>>>>> graders
             raise
         self._give_back(worker)
         return value
@@ -223,21 +207,12 @@ class ProcessPool:
             self._fill()
         return worker
 
-<<<<<<< HEAD
-    def _give_back(self, worker: WorkerProcess | None) -> None:
-        """Take back a child, or start another for one that was killed."""
-        with self._lock:
-            self._num_busy -= 1
-            if worker:
-                self._idle.append(worker)
-=======
     def _give_back(self, worker: WorkerProcess, *, killed: bool = False) -> None:
         """Take back a child, or start another for one that was killed."""
         with self._lock:
             self._num_busy -= 1
             self._dying = [dying for dying in self._dying if dying.alive()]
             (self._dying if killed else self._idle).append(worker)
->>>>>>> graders
             self._fill()
 
     def _fill(self) -> None:
@@ -250,18 +225,11 @@ class ProcessPool:
             return [worker.pid for worker in self._idle if worker.alive()]
 
     def close(self) -> None:
-<<<<<<< HEAD
-        """Kill all idle children."""
-        with self._lock:
-            while self._idle:
-                self._idle.pop().close()
-=======
         """Kill and reap all children that no call holds."""
         with self._lock:
             for worker in [*self._idle, *self._dying]:
                 worker.close()
             self._idle, self._dying = [], []
->>>>>>> graders
 
 
 @functools.cache

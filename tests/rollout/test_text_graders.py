@@ -192,7 +192,7 @@ def gym_row(dataset: str) -> dict:
     """A row as reasoning-gym makes them."""
     import json
 
-    import reasoning_gym
+    from rollout.verifiers.gym_import import reasoning_gym
 
     entry = reasoning_gym.create_dataset(dataset, size=1, seed=5)[0]
     return json.loads(json.dumps(entry))
