@@ -150,9 +150,11 @@ class RolloutPool:
                         call, self.spec.generate_deadline_s, f"rollouts of engine {i}"
                     )
                     result[i::num_engines] = shard
-                except (RayActorError, StalePolicyError) as error:
-                    # Acceptable: the engine died or came back empty. It gets the current weights
-                    # and the same work again; after MAX_ATTEMPTS the job fails with the reason.
+                except (RayActorError, StalePolicyError, TimeoutError) as error:
+                    # Acceptable: the engine died, came back empty or hangs. It gets the current
+                    # weights and the same work again; after MAX_ATTEMPTS the job fails.
+                    if isinstance(error, TimeoutError):
+                        ray.kill(self.engines[i], no_restart=False)
                     if attempt == MAX_ATTEMPTS - 1:
                         raise RuntimeError(
                             f"engine {i} failed {MAX_ATTEMPTS} times in a row; last: {error}"
@@ -240,10 +242,18 @@ class RolloutPool:
 
     def _refit(self, engines: Sequence[Any]) -> None:
         """Load the current weights into `engines`, through restarts of theirs."""
-        self._until_alive(
-            lambda: [e.load_weights.remote(self._payload_ref, self.version) for e in engines],
-            f"policy version {self.version} to load",
-        )
+        what = f"policy version {self.version} to load"
+        calls = [(e, e.load_weights.remote(self._payload_ref, self.version)) for e in engines]
+        for engine, call in calls:
+            try:
+                self._wait(call, self.spec.start_deadline_s, what)
+            except (RayActorError, TimeoutError) as error:
+                # Acceptable: an engine that restarts, or hangs in work that nobody waits for.
+                if isinstance(error, TimeoutError):
+                    ray.kill(engine, no_restart=False)
+                self._until_alive(
+                    lambda e=engine: e.load_weights.remote(self._payload_ref, self.version), what
+                )
 
     def _until_alive(self, call: Callable[[], Any], what: str) -> Any:
         """Repeat `call` while its actors are being restarted, until the start deadline."""

@@ -197,7 +197,7 @@ def test_after_kill_9_of_the_driver_a_rerun_ends_with_bitwise_the_same_weights(
     phase, tmp_path, finished
 ):
     out, checkpoints = tmp_path / "out", tmp_path / "out/srl/checkpoints"
-    command = small_job(out, tmp_path, "rlvr=null", "evaluation.pass_k=1")
+    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null")
     with start(command) as process:
         worker = freeze_worker(process, out, phase, step=2)
         process.send_signal(signal.SIGKILL)
@@ -217,7 +217,7 @@ def test_after_kill_9_of_the_driver_a_rerun_ends_with_bitwise_the_same_weights(
 
 def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finished):
     out = tmp_path / "out"
-    with start(small_job(out, tmp_path, "rlvr=null", "evaluation.pass_k=1")) as process:
+    with start(small_job(out, tmp_path, "rlvr=null", "data.heldout=null")) as process:
         worker = freeze_worker(process, out, "sampling", step=2)
         (engine,) = [p for p in processes_of(SCRATCH) if "ray::Engine" in p]
         os.kill(int(engine.split()[0]), signal.SIGKILL)

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from train.spec import JobSpec, load_spec
+from train.data import DataError
+from train.spec import JobSpec, SpecError, load_spec
 
 
 def main() -> int:
@@ -35,13 +36,20 @@ def main() -> int:
         from train.preflight import check_job
 
         check_job(spec)
-        if args.check:
-            print(f"{args.spec}: the job is well formed")
-            return 0
-        return _run(spec, args.out.resolve())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    if args.check:
+        print(f"{args.spec}: the job is well formed")
+        return 0
+    try:
+        return _run(spec, args.out.resolve())
+    except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
+        return _refuse(error)
+
+
+def _refuse(error: ValueError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def _run(spec: JobSpec, out: Path) -> int:

@@ -59,7 +59,8 @@ def commit(
     }
     write_json(hidden / MANIFEST, manifest)
     if final.exists():
-        # Two renames, not one: between them the step is missing, never half there.
+        # A kill here leaves a folder without this step, or a damaged one that readers pass over.
+        (final / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(final)
     hidden.rename(final)
     _flush(folder)
@@ -84,13 +85,21 @@ def load(path: Path) -> Checkpoint:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None. Damaged ones are passed over."""
+    """Return the newest checkpoint that is whole; None when there are none at all.
+
+    Damaged ones are passed over. Raises CheckpointError when all are damaged: to start anew would
+    remove what might be repaired.
+    """
+    damaged: list[CheckpointError] = []
     for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
         try:
             return load(path)
-        except CheckpointError:
+        except CheckpointError as error:
             # Acceptable: an older whole checkpoint continues the same run, only from further back.
-            continue
+            if (path / MANIFEST).exists():  # without one it never was a checkpoint, or is pruned
+                damaged.append(error)
+    if damaged:
+        raise CheckpointError(f"{damaged[0]}; mend or remove {folder} to start the stage anew")
     return None
 
 

@@ -16,7 +16,21 @@ from train.spec import JobSpec, SpecError, spec_to_json
 
 JOB_FILE, LOCK_FILE = "job.json", ".lock"
 # What decides a model's function; a hub name has none of these here and is trusted as a name.
-MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+# How a job is run, not what it computes: these may change from one run of it to the next.
+OPERATION = {
+    "learner": ("cpus_per_worker", "gpus_per_worker", "max_failures"),
+    "rollout": (
+        "num_verifiers",
+        "cpus_per_engine",
+        "gpus_per_engine",
+        "cpus_per_verifier",
+        "kv_cache_gib",
+        "start_deadline_s",
+        "generate_deadline_s",
+        "verdict_deadline_s",
+    ),
+}
 
 
 @contextmanager
@@ -49,14 +63,24 @@ def claim(spec: JobSpec, out: Path) -> None:
 
 
 def identity(spec: JobSpec) -> dict[str, Any]:
-    """The specification, with a sha256 of every file that it names."""
+    """What the job computes: its specification, with a sha256 in the place of every local path.
+
+    A working directory that was unpacked elsewhere holds the same job.
+    """
     files = {f"data.{name}": path for name, path in spec.data if path is not None}
     model = Path(spec.model)
     if model.is_dir():
         found = sorted(p for pattern in MODEL_FILES for p in model.glob(pattern))
         files |= {f"model/{path.name}": path for path in found}
+    described = spec_to_json(spec)
+    del described["data"]
+    if model.is_dir():
+        del described["model"]
+    for section, fields in OPERATION.items():
+        for name in fields:
+            del described[section][name]
     return {
-        "spec": spec_to_json(spec),
+        "spec": described,
         "sha256": {name: checkpoint.sha256(path) for name, path in files.items()},
     }
 

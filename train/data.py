@@ -29,7 +29,7 @@ class Row:
 
     @property
     def problem_text(self) -> str:
-        """The user's last message: what makes two rows the same problem."""
+        """The user's last message."""
         return self.messages[-1]["content"]
 
 
@@ -60,10 +60,10 @@ def read_rows(path: Path) -> list[Row]:
 
 def check_disjoint(files: dict[Path, list[Row]]) -> None:
     """Raise DataError when one problem stands in two files: a score on it would mean nothing."""
-    seen: dict[str, tuple[Path, str]] = {}
+    seen: dict[str, tuple[Path, str]] = {}  # by the whole conversation
     for path, rows in files.items():
         for row in rows:
-            other, other_id = seen.setdefault(row.problem_text, (path, row.id))
+            other, other_id = seen.setdefault(json.dumps(row.messages), (path, row.id))
             if other != path:
                 raise DataError(
                     f"{path}, row {row.id}: the same problem stands in {other} as {other_id}: "

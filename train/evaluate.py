@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from rollout.collector import score_groups
 from rollout.pool import RolloutPool
 from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
 
+MIN_JUDGED_SHARE = 0.9  # of an evaluation's problems; below, an accuracy would mislead
 SOLVED = 0.5  # a rollout solves its problem when its reward exceeds this
 Z95 = 1.959964
 
@@ -32,8 +34,10 @@ class Ledger:
 class Evaluation:
     """Accuracy of one policy on one set of problems."""
 
-    greedy: float
-    num_problems: int
+    greedy: float  # share of judged problems that the greedy rollout solves
+    mean_reward: float  # of the greedy rollouts; equal to `greedy` where rewards are 0 or 1
+    num_problems: int  # judged
+    num_without_verdict: int  # left out of every number: the grader failed twice
     ci95: tuple[float, float]  # Wilson, of greedy
     seconds: float
     ledger: Ledger
@@ -51,23 +55,33 @@ def evaluate(
     sampled: SamplingSpec | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate the published policy. Raises RuntimeError when a verdict is missing."""
+    """Evaluate the published policy.
+
+    A problem without a verdict is left out and counted. Raises RuntimeError when fewer than
+    MIN_JUDGED_SHARE of the problems were judged.
+    """
     started_s = time.monotonic()
     groups = _run(pool, problems, verifier, 1, greedy, seed)
-    samples = tuple(_sample(group) for group in groups)
+    samples = tuple(_sample(group) for group in groups if group.scored())
+    if len(samples) < MIN_JUDGED_SHARE * len(problems):
+        raise RuntimeError(
+            f"the grader judged {len(samples)} of {len(problems)} problems, too few for an "
+            "accuracy; its failures by reason stand in the verifiers' logs and counters"
+        )
     solved = sum(sample["solved"] for sample in samples)
     ledger = Ledger().add(groups)
     pass_at = None
     if pass_k and sampled is not None:
         groups = _run(pool, problems, verifier, pass_k, sampled, seed)
         ledger = ledger.add(groups)
-        pass_at = math.fsum(pass_at_k(pass_k, num_solved(group), pass_k) for group in groups) / len(
-            problems
-        )
+        judged = [group for group in groups if None not in group.verdicts]
+        pass_at = fmean(pass_at_k(pass_k, num_solved(g), pass_k) for g in judged)
     return Evaluation(
-        greedy=solved / len(problems),
-        num_problems=len(problems),
-        ci95=wilson_interval(solved, len(problems)),
+        greedy=solved / len(samples),
+        mean_reward=fmean(sample["reward"] for sample in samples),
+        num_problems=len(samples),
+        num_without_verdict=len(problems) - len(samples),
+        ci95=wilson_interval(solved, len(samples)),
         seconds=time.monotonic() - started_s,
         ledger=ledger,
         samples=samples,
@@ -116,9 +130,4 @@ def _run(
     seed: int,
 ) -> list[RolloutGroup]:
     rollouts = pool.generate(list(problems), num_rollouts, sampling, seed)
-    groups = score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
-    if missing := sum(verdict is None for group in groups for verdict in group.verdicts):
-        raise RuntimeError(
-            f"{missing} rollouts have no verdict: an accuracy over the rest is not one"
-        )
-    return groups
+    return score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))

@@ -47,10 +47,16 @@ class EventLog:
         seq = self._next_seq
         record = {"seq": seq, "created_at": int(time.time()), **event}
         line = json.dumps(record, allow_nan=False)  # NaN is no JSON: readers would choke on it
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        size_bytes = self._path.stat().st_size
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            # A full disk may have taken half the line; the next event must not be glued to it.
+            os.truncate(self._path, size_bytes)
+            raise
         self._next_seq += 1
         return seq
 
@@ -77,4 +83,12 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    events = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: is not an event ({error}); remove the line"
+            ) from None
+    return events

@@ -29,7 +29,8 @@ class Learner:
         self.stage = stage
         self.spec = spec
         self.device = torch.device("cuda" if spec.gpus_per_worker else "cpu")
-        self.policy = Policy(load_model(model, spec.dtype)).to(self.device)
+        # Weights are float32 whatever the compute dtype: bfloat16 rounds a step of 1e-6 away.
+        self.policy = Policy(load_model(model, "float32")).to(self.device)
         self.policy.temperature = stage.temperature
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.world_size = torch.distributed.get_world_size() if distributed else 1
@@ -74,7 +75,7 @@ class Learner:
 
     def load(self, model_folder: Path, optimizer_file: Path) -> None:
         """Restore model and optimizer; the next step equals the one that was not taken."""
-        loaded = load_model(str(model_folder), self.spec.dtype).state_dict()
+        loaded = load_model(str(model_folder), "float32").state_dict()
         self.policy.model.load_state_dict(loaded)
         tensors = load_file(optimizer_file)
         for name, parameter in self.policy.model.named_parameters():
@@ -144,13 +145,15 @@ class Learner:
         return nullcontext()
 
     def _forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        return self.module(
-            batch.input_ids.to(self.device),
-            batch.position_ids.to(self.device),
-            attention_mask(batch.segments.to(self.device)),
-            batch.predicts.to(self.device),
-            batch.targets.to(self.device),
-        )
+        compute = getattr(torch, self.spec.dtype)
+        with torch.autocast(self.device.type, compute, enabled=compute != torch.float32):
+            return self.module(
+                batch.input_ids.to(self.device),
+                batch.position_ids.to(self.device),
+                attention_mask(batch.segments.to(self.device)),
+                batch.predicts.to(self.device),
+                batch.targets.to(self.device),
+            )
 
     def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
         """log pi_old per micro-batch; None where the only update's own forward pass gives it."""

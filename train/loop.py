@@ -76,7 +76,7 @@ class StageRun:
         self.config = config
         self.learner = learner
         self.step = 0  # optimizer batches taken
-        self.best: dict[str, Any] | None = None  # {"step", "greedy"} on validation rows
+        self.best: dict[str, Any] | None = None  # {"step", "reward"} on validation rows
         self.seen: list[RolloutGroup] = []  # this step's scored groups, kept or not
         self.timing: dict[str, float] = {}
         self.collector = Collector(
@@ -94,7 +94,7 @@ class StageRun:
 
     def restore(self, *, is_main: bool) -> None:
         """Continue from the last committed checkpoint, if there is one."""
-        found = checkpoint.latest(self.config.folder)
+        found = _same_everywhere(checkpoint.latest(self.config.folder), self.learner.world_size)
         if found is not None:
             self.learner.load(found.path, found.path / OPTIMIZER_FILE)
             self.step, self.best = found.step, found.state["best"]
@@ -142,22 +142,22 @@ class StageRun:
         self._phase("publishing")
         self.timing["publish"] = config.pool.publish(self.learner.state(), self.version)
         last = self.step == stage.max_steps
-        greedy = None
+        valid_reward = None
         if last or self.step % stage.eval_interval == 0:
-            greedy = self._validate()
+            valid_reward = self._validate()
         self.timing["full_iteration"] = sum(self.timing.values())
         self._emit(
             "metrics",
             message=f"Step {self.step}/{stage.max_steps}",
             total_steps=stage.max_steps,
             policy_version=self.version,
-            full_valid_mean_reward=greedy,
+            full_valid_mean_reward=valid_reward,
             timing={"step": {k: round(v, 4) for k, v in self.timing.items()}},
             **group_metrics(self.seen),
             **asdict(self.collector.counters),
             **metrics,
         )
-        if last or greedy is not None or self.step % stage.save_interval == 0:
+        if last or valid_reward is not None or self.step % stage.save_interval == 0:
             self._commit()
 
     def _validate(self) -> float:
@@ -173,9 +173,9 @@ class StageRun:
         self._account(result.ledger)
         # Of two equals the later one: greedy decoding does not see how surely a policy samples what
         # it has learnt, and that goes on rising after greedy accuracy has reached its top.
-        if self.best is None or result.greedy >= self.best["greedy"]:
-            self.best = {"step": self.step, "greedy": result.greedy}
-        return result.greedy
+        if self.best is None or result.mean_reward >= self.best["reward"]:
+            self.best = {"step": self.step, "reward": result.mean_reward}
+        return result.mean_reward
 
     def _commit(self) -> None:
         """Commit a checkpoint that is a usable model, and keep the best and the last."""
@@ -239,6 +239,17 @@ def group_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float | None]:
         "num_tokens": sum(lengths),
         "staleness": 0.0,  # synchronous: every rollout is of the published policy
     }
+
+
+def _same_everywhere(
+    found: checkpoint.Checkpoint | None, world_size: int
+) -> checkpoint.Checkpoint | None:
+    """Rank 0's checkpoint in every worker: file systems may show them different ones."""
+    if world_size == 1:
+        return found
+    chosen: list[Any] = [found]
+    torch.distributed.broadcast_object_list(chosen, src=0)
+    return checkpoint.load(chosen[0].path) if chosen[0] is not None else None
 
 
 def _scatter(sequences: list[TrainSequence] | None, world_size: int) -> list[TrainSequence]:

@@ -169,6 +169,7 @@ class _Job:
     def _evaluate_heldout(self, results: dict[str, str]) -> list[dict[str, Any]]:
         """One row per policy. Held-out rows are read here, once, after all training."""
         policies = {"base": self.spec.model, **_report_names(results)}
+        self._ask(self.events.rewind.remote("evaluate", -1))  # of an evaluation that was cut short
         rows = []
         for number, (name, model) in enumerate(policies.items()):
             self._ask(self.events.now.remote("evaluate", number, f"evaluating {name}", os.getpid()))
@@ -179,7 +180,9 @@ class _Job:
                 "name": name,
                 "greedy": evaluation.greedy,
                 f"pass_at_{self.spec.evaluation.pass_k}": evaluation.pass_at_k,
+                "mean_reward": evaluation.mean_reward,
                 "num_problems": evaluation.num_problems,
+                "num_without_verdict": evaluation.num_without_verdict,
                 "ci95": list(evaluation.ci95),
                 "seconds": round(evaluation.seconds, 2),
             }

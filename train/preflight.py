@@ -60,7 +60,8 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
             f"holds {limit} positions; lower it to {limit} or less"
         )
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
-    check_lengths(spec, renderer, [*train, *valid, *heldout])
+    for path, rows in pairs:
+        check_lengths(spec, renderer, path, rows)
     return JobData(train, valid, heldout), renderer
 
 
@@ -68,6 +69,12 @@ def load_config(spec: JobSpec) -> "PretrainedConfig":
     """Load the model's configuration. Raises SpecError when there is no such model."""
     from transformers import AutoConfig
 
+    folder = Path(spec.model)
+    if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
+        raise SpecError(
+            f"model: {spec.model!r} holds no *.safetensors; save it with "
+            "save_pretrained(folder, safe_serialization=True)"
+        )
     try:
         return AutoConfig.from_pretrained(spec.model)
     except (OSError, ValueError) as error:

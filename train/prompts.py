@@ -6,8 +6,10 @@ the export all render through this module.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollout.steps import THINK_CLOSE, THINK_OPEN
 from train.data import DataError, Row
 from train.spec import JobSpec, PromptSpec
 
@@ -57,8 +59,11 @@ def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
         ) from None
 
 
-def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) -> None:
-    """Raise DataError when a row's longest prompt leaves no room for one generation."""
+def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Sequence[Row]) -> None:
+    """Raise DataError when a row's longest prompt leaves no room for one generation.
+
+    Also when an expert's step is longer than a generation may be: the policy could never write it.
+    """
     limit = spec.rollout.max_model_len - spec.sampling.max_tokens
     titled = spec.srl is not None and spec.srl.title_context
     for row in rows:
@@ -68,14 +73,23 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, rows: Sequence[Row]) 
         )
         if length > limit:
             raise DataError(
-                f"row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "
+                f"{path}, row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "
                 f"{spec.rollout.max_model_len} less sampling.max_tokens "
                 f"{spec.sampling.max_tokens} leaves {limit}; shorten the row or raise "
                 "rollout.max_model_len"
             )
+        for number, step in enumerate(row.expert_steps, start=1):
+            target = split_title(step)[1] if titled else step
+            least = len(renderer.encode(f"{THINK_OPEN}{THINK_CLOSE}{target.strip()}")) + 1
+            if least > spec.sampling.max_tokens:
+                raise DataError(
+                    f"{path}, row {row.id}: expert step {number} takes {least} tokens with its "
+                    f"think block and end, but sampling.max_tokens is {spec.sampling.max_tokens}; "
+                    "shorten the step or raise sampling.max_tokens"
+                )
         if any(spec.prompt.step_end in step.strip() for step in row.expert_steps):
             raise DataError(
-                f"row {row.id}: an expert step contains prompt.step_end "
+                f"{path}, row {row.id}: an expert step contains prompt.step_end "
                 f"{spec.prompt.step_end!r}, which would cut it in two; choose a `step_end` that "
                 "no step contains, such as '\\n\\n'"
             )

@@ -84,13 +84,15 @@ def _sft_loop(train_loop_config: dict[str, Any]) -> None:
     bundle: SFTConfigBundle = train_loop_config["bundle"]
     torch.set_num_threads(bundle.job.learner.num_threads)
     tokenizer = load_tokenizer(bundle.job)
-    model = load_model(bundle.job.model, bundle.job.learner.dtype)
+    model = load_model(bundle.job.model, "float32")  # bf16 below is autocast
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(bundle.folder / ".trl"),
             num_train_epochs=bundle.sft.num_epochs,
-            per_device_train_batch_size=bundle.sft.batch_size,
+            per_device_train_batch_size=max(
+                1, bundle.sft.batch_size // bundle.job.learner.num_workers
+            ),
             learning_rate=bundle.sft.learning_rate,
             max_length=bundle.job.rollout.max_model_len,
             completion_only_loss=True,

@@ -160,7 +160,7 @@ class LearnerSpec(_Spec):
     cpus_per_worker: PositiveFloat = 0.5  # logical; threads are separate
     gpus_per_worker: NonNegativeFloat = 0
     num_threads: PositiveInt = 2
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of computing; weights are kept in float32
     micro_batch_tokens: PositiveInt = 16384  # in one forward pass, padding included
     max_failures: NonNegativeInt = 3  # worker deaths survived per stage
 

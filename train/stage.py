@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
+from rollout.pool import MAX_ATTEMPTS
 from train import checkpoint
 from train.loop import StageConfig, train_loop
 from train.spec import LearnerSpec
@@ -19,6 +20,7 @@ def run_stage(config: StageConfig, storage: Path) -> Path:
         train_loop_config={"config": config},
         scaling_config=scaling(config.job.learner),
         run_config=run_config(config.name, storage, config.job.learner),
+        torch_config=TorchConfig(timeout_s=_patience_s(config)),
     )
     trainer.fit()
     last = checkpoint.latest(config.folder)
@@ -27,6 +29,13 @@ def run_stage(config: StageConfig, storage: Path) -> Path:
     best = config.folder / f"step-{last.state['best']['step']:06d}"
     checkpoint.load(best)  # raises when its files disagree with its manifest
     return best
+
+
+def _patience_s(config: StageConfig) -> int:
+    """How long the other workers wait while rank 0 samples, validates and publishes."""
+    rollout = config.job.rollout
+    per_round_s = rollout.generate_deadline_s + rollout.start_deadline_s
+    return int(MAX_ATTEMPTS * per_round_s * (config.stage.max_sampling_rounds + 1))
 
 
 def scaling(learner: LearnerSpec) -> ScalingConfig:

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from conftest import JOB
+from conftest import JOB, MODEL
 
-from train.data import DataError
+from train.data import DataError, check_disjoint, read_rows
 from train.preflight import check_cluster, check_job
 from train.spec import JobSpec, SpecError, load_spec, parse_spec
 
@@ -98,7 +98,32 @@ def test_sft_with_thoughts_needs_them_and_says_so_before_anything_starts(tmp_pat
 
 
 def test_a_titles_length_counts_where_it_enters_the_prompt(tmp_path):
+    titled = "srl.title_context=true"
+    check_job(expert_job(tmp_path, {"expert_steps": ["1sr=1", "2: li=1"]}, titled))
     row = {"expert_steps": ["1sr=1", "2" * 240 + ": li=1"]}
-    check_job(expert_job(tmp_path, row))  # titles do not enter
-    with pytest.raises(DataError, match="its prompt has"):
-        check_job(expert_job(tmp_path, row, "srl.title_context=true"))
+    with pytest.raises(DataError, match=r"train.jsonl, row train:1: its prompt has"):
+        check_job(expert_job(tmp_path, row, titled))
+
+
+def test_an_expert_step_that_no_generation_can_hold_is_refused_with_its_length(tmp_path):
+    row = {"expert_steps": ["1sr=1", "2" * 40]}
+    with pytest.raises(DataError, match=r"expert step 2 takes 43 tokens.*max_tokens is 24"):
+        check_job(expert_job(tmp_path, row))
+
+
+def test_a_model_folder_without_weights_is_refused_by_name(tmp_path):
+    for file in MODEL.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(SpecError, match=r"holds no \*\.safetensors"):
+        check_job(expert_job(tmp_path, {"expert_steps": ["1sr=1"]}, f"model={tmp_path}"))
+
+
+def test_conversations_with_the_same_last_message_are_not_the_same_problem(tmp_path):
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for path, system in ((first, "one"), (second, "two")):
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": "Go."}]
+        path.write_text(json.dumps({"messages": messages}))
+    check_disjoint({path: read_rows(path) for path in (first, second)})
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match="the same problem stands in"):
+        check_disjoint({path: read_rows(path) for path in (first, second)})
