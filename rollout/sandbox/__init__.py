@@ -6,12 +6,16 @@ or process of ours; what it prints and returns comes back as data, under a nonce
 shares a sandbox with, and is judged by the caller.
 Where bubblewrap cannot run, SandboxUnavailableError; nothing ever runs unprotected.
 
-It does not protect against: bugs in the kernel (add a virtual machine where that matters); side
-channels through caches, timing or load; a program that is slow because the machine is overloaded
-(the wall limit is then ours, so keep it well above the CPU limit); memory above the group's bound
-for the 20 ms between two measurements (at most processes times memory_bytes); programs learning
-from /proc or the CPU which machine they run on; anything told by the right answer of a weak test.
-Programs get the standard library of this interpreter and nothing else.
+It does not protect against:
+- bugs in the kernel (where that matters, give the nodes a virtual machine of their own);
+- side channels: caches, timing, load, and locks on shared read-only files and /dev/null, by which
+  two programs that run at the same moment can signal each other;
+- overload: a program that gets no CPU exceeds its wall limit, so keep that far above the CPU limit;
+- memory above the group's bound in the 20 ms between two measurements (at most `processes` times
+  `memory_bytes`), and up to about 100 MB of pipe buffers, which no process is charged for;
+- a program that learns which kind of machine it runs on;
+- a weak test: a right answer got by other means than solving the problem.
+Programs get the standard library of this interpreter and no packages.
 """
 
 from rollout.sandbox.pool import SandboxPool, shared_pool

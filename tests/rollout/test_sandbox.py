@@ -269,6 +269,12 @@ def test_an_unsupported_machine_is_refused_by_name(monkeypatch, system, machine)
         SandboxPool()
 
 
+def test_a_kernel_that_counts_processes_per_user_is_refused(monkeypatch):
+    monkeypatch.setattr(launch.platform, "release", lambda: "4.18.0-513.el8.x86_64")
+    with pytest.raises(SandboxUnavailableError, match=r"sandboxes need 5\.14 or newer"):
+        SandboxPool()
+
+
 def test_where_bubblewrap_cannot_make_a_sandbox_nothing_runs(monkeypatch, tmp_path):
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")

@@ -165,10 +165,15 @@ def test_the_attack_neither_scores_nor_outlives_its_run(name, pool, targets):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_without_a_sandbox_the_attack_works(name, targets):
+def test_without_a_sandbox_the_attack_works(name, targets, tmp_path):
     program = targets.program(REAL[name].program, "control")
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.strip() == targets.secret, done.stderr
 

@@ -93,7 +93,7 @@ for pid in os.listdir("/proc"):
         works_outside=True,
     ),
     "abstract-socket": Attack(
-        _CONNECT.format(family="AF_UNIX", type="SOCK_STREAM", address='"\\0@ABSTRACT@"'),
+        _CONNECT.format(family="AF_UNIX", type="SOCK_STREAM", address='"\\x00@ABSTRACT@"'),
         works_outside=True,
     ),
     "raw-socket": Attack(
