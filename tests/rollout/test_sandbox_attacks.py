@@ -25,7 +25,7 @@ from rollout.verifiers.code_tests import FunctionTest, StdinTest
 
 MEGABYTE = 1 << 20
 LIMITS = Limits(
-    cpu_s=1.0, wall_s=3.0, memory_bytes=256 * MEGABYTE, group_memory_bytes=300 * MEGABYTE
+    cpu_s=1.0, wall_s=2.0, memory_bytes=256 * MEGABYTE, group_memory_bytes=300 * MEGABYTE
 )
 ATTACKS = {**resources.ATTACKS, **escape.ATTACKS, **verdicts.ATTACKS}
 REAL = {name: attack for name, attack in ATTACKS.items() if attack.works_outside}
@@ -137,15 +137,19 @@ def attempt(session: Session, attack: Attack, secret: str):
 
 def honest_program_scores(pool: SandboxPool) -> bool:
     test = StdinTest(input="2 3\n", output="5")
-    with pool.open(HONEST) as session:
+    with pool.open(HONEST, Limits()) as session:
         return test.passes(session.run(test.call()))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_attack_neither_scores_nor_outlives_its_run(name, pool, targets):
+    if name == "the-harness-source" and "no Landlock" in pool.protections:
+        pytest.skip("readable where the kernel has no Landlock; it holds no secret")
     attack, marker = ATTACKS[name], f"fr{secrets.token_hex(6)}"
-    # on a loaded machine a program gets little CPU: then its CPU limit comes late
-    limits = dataclasses.replace(LIMITS, wall_s=60.0) if attack.limit == "cpu" else LIMITS
+    # on a loaded machine a program gets little CPU: then its other limits come late
+    limits = LIMITS
+    if attack.limit not in (None, "wall"):
+        limits = dataclasses.replace(LIMITS, wall_s=60.0)
     with pool.open(targets.program(attack.program, marker), limits) as session:
         scored, result = attempt(session, attack, targets.secret)
     assert not scored, result

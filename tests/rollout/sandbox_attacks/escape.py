@@ -172,7 +172,7 @@ if pid > 0: print("@SECRET@")
 import shutil, stat
 shutil.copy(sys.executable or "/python/bin/python3", "x")
 os.chmod("x", 0o4755)
-os.execv("./x", ["x", "-c", "print('@SECRET@')"])
+os.execv("./x", ["x", "-S", "-c", "import os; os.geteuid() != os.getuid() and print('@SECRET@')"])
 """
     ),
     "program-in-a-memory-file": Attack(
