@@ -35,14 +35,14 @@ def main() -> int:
         spec = load_spec(args.spec, args.set)
         from train.preflight import check_job
 
-        check_job(spec)
+        checked = check_job(spec)
     except ValueError as error:
         return _refuse(error)
     if args.check:
         print(f"{args.spec}: the job is well formed")
         return 0
     try:
-        return _run(spec, args.out.resolve())
+        return _run(spec, args.out.resolve(), checked)
     except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
         return _refuse(error)
 
@@ -52,7 +52,7 @@ def _refuse(error: ValueError) -> int:
     return 2
 
 
-def _run(spec: JobSpec, out: Path) -> int:
+def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     import ray
     from rich.console import Console
 
@@ -68,7 +68,7 @@ def _run(spec: JobSpec, out: Path) -> int:
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
-            report = run_job(spec, out)
+            report = run_job(spec, out, checked)
     finally:
         ray.shutdown()
     if report["rows"]:

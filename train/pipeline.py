@@ -36,13 +36,16 @@ EVALUATION_SEED = 20_251_022
 EVENT_DEADLINE_S = 60.0
 
 
-def run_job(spec: JobSpec, out: Path) -> dict[str, Any]:
+def run_job(
+    spec: JobSpec, out: Path, checked: tuple[JobData, PromptRenderer] | None = None
+) -> dict[str, Any]:
     """Run the job in `out`, on the Ray cluster this process is connected to; return the report.
 
+    `checked` is what `check_job` returned, where that was called already.
     Raises ValueError for a job that cannot be run, before anything starts: also when another
     process runs in `out`, or `out` belongs to another job.
     """
-    data, renderer = check_job(spec)
+    data, renderer = checked or check_job(spec)
     check_cluster(spec, ray.cluster_resources())
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):

@@ -52,6 +52,7 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
                 raise DataError(
                     f"{path}: no row has a `reference_answer` for the grader to compare with"
                 )
+    _check_grader(spec, pairs)
     config = load_config(spec)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and spec.rollout.max_model_len > limit:
@@ -109,6 +110,25 @@ def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
                 f"rollout.num_verifiers {rollout.num_verifiers}), but the cluster has "
                 f"{available.get(kind, 0.0):g}; lower one of these or add nodes"
             )
+
+
+def _check_grader(spec: JobSpec, files: list[tuple[Path, list[Row]]]) -> None:
+    """Let the grader check what it needs: a sandbox here, reference solutions in the rows."""
+    if getattr(spec.grader, "type", None) in ("code_tests", "python"):
+        from rollout.sandbox import SandboxUnavailableError, shared_pool
+
+        try:
+            shared_pool()
+        except SandboxUnavailableError as error:
+            raise SpecError(f"grader: {error}") from None
+    check_references = getattr(spec.grader, "check_references", None)
+    if check_references is None:
+        return
+    for path, rows in files:
+        try:
+            check_references(rows)
+        except ValueError as error:
+            raise DataError(f"{path}, {error}") from None
 
 
 def _check_thoughts(path: Path, rows: list[Row]) -> None:

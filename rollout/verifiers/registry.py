@@ -17,11 +17,13 @@ ENTRY_POINT_GROUP = "ferrata.graders"
 _HERE = "rollout.verifiers"
 GRADER_TYPES: dict[str, str] = {
     "answer": f"{_HERE}.answer:AnswerVerifier",
+    "code_tests": f"{_HERE}.code_tests:CodeTestsVerifier",
     "endpoint": f"{_HERE}.endpoint:EndpointGrader",
     "json_schema": f"{_HERE}.json_schema:JsonSchemaGrader",
     "label_model": f"{_HERE}.label_model:LabelModelGrader",
     "math": f"{_HERE}.math:MathGrader",
     "multi": f"{_HERE}.multi:MultiGrader",
+    "python": f"{_HERE}.python_grader:PythonGrader",
     "reasoning_gym": f"{_HERE}.reasoning_gym:ReasoningGymGrader",
     "score_model": f"{_HERE}.score_model:ScoreModelGrader",
     "step_similarity": f"{_HERE}.step_similarity:StepSimilarityVerifier",

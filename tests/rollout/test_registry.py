@@ -25,6 +25,7 @@ NEAR["evaluation_metric"] = "fuzzy_match"
 WRONG = {"imput": "x", "operation": "same", "input": "{{ x }}"}
 MINIMAL = {
     "answer": {},
+    "code_tests": {},
     "endpoint": {"url": "http://127.0.0.1:9/x"},
     "json_schema": {"json_schema": {"required": ["a"]}},
     "label_model": {
@@ -36,6 +37,7 @@ MINIMAL = {
     },
     "math": {},
     "multi": {"graders": EXACT, "calculate_output": "exact"},
+    "python": {"source": "def grade(sample, item):\n    return 1.0\n"},
     "reasoning_gym": {},
     "score_model": {
         "model": "m",

@@ -127,3 +127,26 @@ def test_conversations_with_the_same_last_message_are_not_the_same_problem(tmp_p
     second.write_bytes(first.read_bytes())
     with pytest.raises(DataError, match="the same problem stands in"):
         check_disjoint({path: read_rows(path) for path in (first, second)})
+
+
+def code_rows(folder, output: str):
+    """A data file of two rows with unit tests; the second row's reference prints `output`."""
+    path = folder / f"{output}.jsonl"
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"{output} {i}"}],
+            "unit_tests": [{"input": "", "output": "4"}],
+            "reference_solution": f"print({'4' if i == 0 else output})",
+        }
+        for i in range(2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_row_whose_reference_fails_its_own_unit_tests_is_refused_with_file_and_line(tmp_path):
+    good, bad = code_rows(tmp_path, "4"), code_rows(tmp_path, "5")
+    overrides = ["grader={type: code_tests}", "srl=null", "data.heldout=null"]
+    spec = load_spec(JOB, [*overrides, f"data.train={good}", f"data.valid={bad}"])
+    with pytest.raises(DataError, match=r"5\.jsonl, row 5:2: its 'reference_solution' fails"):
+        check_job(spec)
