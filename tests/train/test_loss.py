@@ -255,3 +255,18 @@ def test_the_whole_cispo_loss_is_the_capped_ratio_on_the_log_probability():
     assert found == pytest.approx(expected)
     assert marked == [True, False, False]
     assert whole_loss("cispo", cispo_cap=2.5)[1] == [False, False, False]
+
+
+def test_a_ratio_on_cispos_cap_is_not_counted_as_capped():
+    on_policy = torch.tensor([-1.0])
+    losses, marked = policy_loss(
+        StageSpec(loss="cispo", cispo_cap=1.0, tis_cap=None),
+        TOTALS,
+        on_policy,
+        on_policy,
+        on_policy,
+        advantages=torch.tensor([1.0]),
+        sequence_ids=torch.tensor([0]),
+    )
+    assert losses.tolist() == pytest.approx([0.1])  # -1 x 1 x -1 over T
+    assert marked.tolist() == [False]
