@@ -1,5 +1,7 @@
 """The fleet with real actors: what dies or hangs is replaced, and nothing it owed is lost."""
 
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -76,6 +78,15 @@ def test_an_engine_killed_while_it_samples_comes_back_with_the_weights_and_the_s
     assert after[0] != before[0], "the engine was not killed"
     assert after[1] == before[1]
     assert again == undisturbed
+
+
+def test_an_engine_that_hangs_is_replaced_and_gives_the_same_rollouts(pool, problems):
+    undisturbed = pool.generate(problems[:4], 2, SAMPLING, 6)
+    hanging = pids(pool.engines)[1]
+    impatient = replace(pool, spec=replace(pool.spec, generate_deadline_s=5))
+    os.kill(hanging, signal.SIGSTOP)
+    assert impatient.generate(problems[:4], 2, SAMPLING, 6) == undisturbed
+    assert pids(pool.engines)[1] != hanging
 
 
 def test_a_verification_that_hangs_costs_its_own_verdict_only_and_the_actor_is_replaced(pool):

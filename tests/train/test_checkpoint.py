@@ -182,3 +182,10 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         checkpoint.write_json(path, {"b": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_when_every_checkpoint_is_damaged_none_is_taken_for_a_fresh_start(tmp_path):
+    for step in (1, 2):
+        cut(commit(tmp_path, step, {}, writer()).path / "model.bin")
+    with pytest.raises(CheckpointError, match="mend or remove"):
+        latest(tmp_path)

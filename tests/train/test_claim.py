@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import JOB, ROOT
+from conftest import JOB, MODEL, ROOT
 
 from train.claim import LOCK_FILE, claim, exclusive
 from train.spec import JobSpec, SpecError, load_spec
@@ -85,3 +85,31 @@ def test_a_second_process_in_the_same_folder_is_refused_until_the_first_has_died
         holder.kill()
     with exclusive(tmp_path):
         assert (tmp_path / LOCK_FILE).exists()
+
+
+def test_the_same_content_in_another_place_is_the_same_job(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    model = tmp_path / "b" / "model"
+    model.mkdir()
+    for file in MODEL.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    claim(job(tmp_path / "a"), tmp_path)
+    claim(job(tmp_path / "b", f"model={model}"), tmp_path)
+
+
+def test_deadlines_and_resources_may_change_between_runs_of_a_job(tmp_path):
+    claim(job(tmp_path), tmp_path)
+    changed = ("rollout.generate_deadline_s=9", "learner.max_failures=9", "rollout.num_verifiers=1")
+    claim(job(tmp_path, *changed), tmp_path)
+
+
+def test_a_changed_chat_template_is_another_model(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in MODEL.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    claim(job(tmp_path, f"model={model}"), tmp_path)
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(SpecError, match=r"sha256\.model/chat_template\.jinja"):
+        claim(job(tmp_path, f"model={model}"), tmp_path)

@@ -1,11 +1,13 @@
 """Intervals, pass@k and the ledger against numbers worked by hand."""
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 
-from rollout.types import Problem, Rollout, RolloutGroup, Turn, Verdict
-from train.evaluate import Ledger, num_solved, pass_at_k, wilson_interval
+from rollout.types import Problem, Rollout, RolloutGroup, SamplingSpec, Turn, Verdict
+from rollout.verifiers.answer import AnswerVerifier
+from train.evaluate import Ledger, evaluate, num_solved, pass_at_k, wilson_interval
 
 
 def test_the_wilson_interval_has_the_textbook_values():
@@ -58,3 +60,41 @@ def test_the_ledger_counts_generations_by_what_became_of_them():
     start = Ledger(scored=1, dropped=1)
     assert start.add([group((3, 1.0), (2, None)), group((4, 0.0))]) == Ledger(8, 3)
     assert start == Ledger(1, 1)
+
+
+class FakePool:
+    """Rollouts of one turn; the verdict of problem i is `rewards[i]`, None: the grader fails."""
+
+    def __init__(self, rewards: list[float | None]) -> None:
+        self.rewards = rewards
+
+    def generate(self, problems, num_rollouts, sampling, seed):
+        turn = Turn((1,), (2,), (-0.5,), "text", "end", ((0, 1),))
+        return [[Rollout(p.id, (turn,))] * num_rollouts for p in problems]
+
+    def score(self, verifier, pairs):
+        rewards = [self.rewards[int(problem.id)] for problem, _ in pairs]
+        return [None if reward is None else Verdict(reward) for reward in rewards]
+
+
+def evaluated(rewards: list[float | None]):
+    problems = [Problem(str(i), "") for i in range(len(rewards))]
+    sampling = SamplingSpec("single", 8)
+    pool: Any = FakePool(rewards)
+    return evaluate(pool, problems, AnswerVerifier(), sampling, pass_k=2, sampled=sampling)
+
+
+def test_a_problem_without_a_verdict_is_left_out_of_every_number_and_counted():
+    result = evaluated([1.0] * 6 + [0.4, 0.0, 0.0] + [None])
+    assert (result.num_problems, result.num_without_verdict) == (9, 1)
+    assert result.greedy == pytest.approx(6 / 9)
+    assert result.mean_reward == pytest.approx(6.4 / 9)
+    assert result.pass_at_k == pytest.approx(6 / 9)
+    assert result.ci95 == wilson_interval(6, 9)
+    assert len(result.samples) == 9
+    assert (result.ledger.scored, result.ledger.dropped) == (27, 3)
+
+
+def test_an_evaluation_with_few_verdicts_is_no_evaluation():
+    with pytest.raises(RuntimeError, match="judged 8 of 10 problems"):
+        evaluated([1.0] * 8 + [None] * 2)

@@ -108,3 +108,25 @@ def test_the_present_is_one_file_that_is_overwritten(tmp_path):
     now = json.loads((tmp_path / "now.json").read_text())
     assert (now["stage"], now["step"], now["phase"], now["pid"]) == ("srl", 1, "training", 77)
     assert read_events(tmp_path / "events.jsonl") == []
+
+
+def test_after_a_write_that_failed_half_way_the_log_goes_on_whole(tmp_path, monkeypatch):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.emit({"step": 1})
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.events.os.fsync", full_disk)  # the line was written, not kept
+        with pytest.raises(OSError, match="No space left"):
+            log.emit({"step": 2})
+    assert log.emit({"step": 3}) == 2
+    assert seqs_and_steps(tmp_path / "events.jsonl") == [(1, 1), (2, 3)]
+
+
+def test_a_line_that_is_no_event_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"seq": 1}\n{"se{"seq": 3}\n')
+    with pytest.raises(ValueError, match=r"events\.jsonl, line 2: is not an event"):
+        read_events(path)

@@ -57,3 +57,15 @@ def test_the_metrics_tell_how_far_the_sampler_is_off():
     exact = learner.step([SEQUENCE], 0)
     assert exact["sampler_learner_logprob_diff_max"] >= exact["sampler_learner_logprob_diff"] > 0
     assert exact["sampler_learner_kl"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_small_learning_rate_moves_the_weights_whatever_the_compute_dtype(dtype):
+    stage, spec = SRLSpec(learning_rate=1e-6), LearnerSpec(num_threads=1, dtype=dtype)
+    learner = Learner(str(MODEL), stage, spec)
+    before = weights(learner)
+    for step in range(3):
+        learner.step([SEQUENCE], step)
+    after = learner.state()
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert (after[name] != before[name]).float().mean() > 0.5
