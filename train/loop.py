@@ -24,6 +24,7 @@ from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
 from train import checkpoint
 from train.batch import TrainSequence, to_sequences
 from train.evaluate import Ledger, evaluate
+from train.health import HealthWatch
 from train.learner import Learner
 from train.prompts import load_tokenizer
 from train.spec import JobSpec, StageSpec
@@ -87,6 +88,11 @@ class StageRun:
             seed=config.job.seed,
         )
 
+        grader: Any = config.verifier
+        self.health = HealthWatch(
+            getattr(grader, "name", grader.type), compares_with_validation=config.name == "rlvr"
+        )
+
     @property
     def version(self) -> int:
         """Policy version of the learner's weights."""
@@ -99,6 +105,7 @@ class StageRun:
             self.learner.load(found.path, found.path / OPTIMIZER_FILE)
             self.step, self.best = found.step, found.state["best"]
             self.collector.restore(found.state["collector"])
+            self.health.restore(found.state["health"])
         if is_main:
             events = self.config.events
             _acknowledged(events.rewind.remote(self.config.name, self.step))
@@ -146,6 +153,7 @@ class StageRun:
         if last or self.step % stage.eval_interval == 0:
             valid_reward = self._validate()
         self.timing["full_iteration"] = sum(self.timing.values())
+        health, findings = self.health.observe(self.seen, valid_reward)
         self._emit(
             "metrics",
             message=f"Step {self.step}/{stage.max_steps}",
@@ -153,10 +161,13 @@ class StageRun:
             policy_version=self.version,
             full_valid_mean_reward=valid_reward,
             timing={"step": {k: round(v, 4) for k, v in self.timing.items()}},
+            reward_health=health,
             **group_metrics(self.seen),
             **asdict(self.collector.counters),
             **metrics,
         )
+        for finding in findings:
+            self._emit("message", level=finding.level, message=finding.message, data=finding.data)
         if last or valid_reward is not None or self.step % stage.save_interval == 0:
             self._commit()
 
@@ -184,6 +195,7 @@ class StageRun:
         state = {
             "best": self.best,
             "collector": self.collector.snapshot(),
+            "health": self.health.snapshot(),
             "policy_version": self.version,
         }
         checkpoint.commit(self.config.folder, self.step, state, self._write_files)
