@@ -44,9 +44,8 @@ class HealthWatch:
         )
         if health.num_rollouts:
             self._length_baseline = update_baseline(self._length_baseline, health.mean_tokens)
-        found = {
-            f"{f.level}: {f.message.split()[0]} {'/'.join(f.data)}": f for f in findings(health)
-        }
+        # The same finding has other figures in every step.
+        found = {f"{f.level}: {re.sub(r'[0-9.]+', '#', f.message)}": f for f in findings(health)}
         new = [finding for key, finding in found.items() if key not in self._lasting]
         self._lasting = list(found)
         return asdict(health), new
