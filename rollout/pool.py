@@ -48,6 +48,7 @@ class VerifierWorker:
     def __init__(self) -> None:
         self._num_scored = 0
         self._failures: Counter[str] = Counter()  # by the error's flag, or its class
+        self._last_failure = ""
 
     def score(
         self, verifier: Verifier, pairs: list[tuple[Problem, Rollout]]
@@ -79,12 +80,17 @@ class VerifierWorker:
         except Exception as error:
             # Acceptable: a failed grader is never a reward. The caller asks again, then drops and
             # counts; the reason is in the worker's log.
-            print(f"verifier failed on {problem.id}: {error!r}")
+            self._last_failure = f"{problem.id}: {error!r}"
+            print(f"verifier failed on {self._last_failure}")
             return None, getattr(error, "flag", type(error).__name__)
 
     def counts(self) -> dict[str, Any]:
         """Verdicts given since the start, and failures by reason."""
         return {"scored": self._num_scored, "failed": dict(self._failures)}
+
+    def last_failure(self) -> str:
+        """The latest failure, with its problem's id; empty when there was none."""
+        return self._last_failure
 
 
 @dataclass
@@ -234,6 +240,11 @@ class RolloutPool:
             [v.counts.remote() for v in self.verifiers], 60.0, "verifier counters"
         )
         return {"engine_requests": engines, "verifiers": verifiers}
+
+    def last_failures(self) -> list[str]:
+        """The latest failure of each verifier that had one, for a message to a person."""
+        calls = [verifier.last_failure.remote() for verifier in self.verifiers]
+        return [text for text in self._wait(calls, 60.0, "verifiers' failures") if text]
 
     def stop(self) -> None:
         """Kill the actors."""

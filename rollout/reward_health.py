@@ -15,6 +15,8 @@ from rollout.types import Rollout, RolloutGroup
 GAP_WARN, GAP_ALARM = 0.05, 0.10  # train mean reward above validation's
 LENGTH_WARN = 1.5  # mean length over its baseline
 ERROR_RATE_WARN = 0.10  # of one grader's calls
+FORMAT_ERROR_WARN = 0.5  # of verdicts
+TRUNCATION_WARN = 0.5  # of completions
 DUPLICATE_WARN = 0.5  # of completions within their groups
 BASELINE_MEMORY = 0.95  # weight of the past in the running mean length
 PREFIX = "grader/"  # `Grade.verdict` names a multi grader's parts so
@@ -43,7 +45,7 @@ class RewardHealth:
 
     graders: dict[str, GraderHealth]
     num_rollouts: int
-    truncation_rate: float  # rollouts that the policy did not end itself
+    truncation_rate: float  # rollouts whose last generation was cut off by its length
     format_error_rate: float  # of rollouts with a verdict
     no_verdict_rate: float
     duplicate_rate: float  # completions that repeat an earlier one of their group
@@ -115,7 +117,7 @@ def reward_health(
             for name in dict.fromkeys([*rewards, *counted])
         },
         num_rollouts=len(rollouts),
-        truncation_rate=_share(sum(not r.finished for r in rollouts), len(rollouts)),
+        truncation_rate=_share(sum(_is_cut_off(r) for r in rollouts), len(rollouts)),
         format_error_rate=_share(sum(v.format_error for v in verdicts), len(verdicts)),
         no_verdict_rate=_share(missing, len(rollouts)),
         duplicate_rate=_share(sum(map(_num_duplicates, groups)), len(rollouts)),
@@ -124,6 +126,10 @@ def reward_health(
         train_validation_gap=gap,
         gap_level=gap_level(gap),
     )
+
+
+def _is_cut_off(rollout: Rollout) -> bool:
+    return rollout.turns[-1].finish == "length"
 
 
 def _share(count: int, total: int) -> float:
@@ -155,7 +161,22 @@ def findings(health: RewardHealth) -> list[Finding]:
     if growth is not None and growth > LENGTH_WARN:
         message = f"completions are {growth:.2f} times as long as they were"
         found.append(Finding("warn", message, {"length_growth": growth}))
+    if health.format_error_rate > FORMAT_ERROR_WARN:
+        message = (
+            f"{health.format_error_rate:.0%} of completions have a wrong form: compare the prompt, "
+            "prompt.step_end and the grader with what the policy writes"
+        )
+        found.append(Finding("warn", message, {"format_error_rate": health.format_error_rate}))
+    if health.truncation_rate > TRUNCATION_WARN:
+        message = (
+            f"{health.truncation_rate:.0%} of completions were cut off: raise sampling.max_tokens, "
+            "or compare prompt.step_end with what the policy writes"
+        )
+        found.append(Finding("warn", message, {"truncation_rate": health.truncation_rate}))
     if health.duplicate_rate > DUPLICATE_WARN:
-        message = f"{health.duplicate_rate:.0%} of completions repeat another of their group"
+        message = (
+            f"{health.duplicate_rate:.0%} of completions repeat another of their group: they carry "
+            "little signal; raise the temperature or take harder problems"
+        )
         found.append(Finding("warn", message, {"duplicate_rate": health.duplicate_rate}))
     return sorted(found, key=lambda finding: finding.level != "alarm")

@@ -234,7 +234,7 @@ def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finish
     [
         ("learner.num_workers=99", "learner.num_workers: is 99"),
         ("grader.type=magic", "grader.type: there is no grader 'magic'; choose answer, "),
-        ("model=./nowhere", "is no model"),
+        ("model=./nowhere", "there is no folder"),
         ("rollout.max_model_len=40", "rollout.max_model_len"),
         ("srl.max_step=3", "did you mean 'max_steps'?"),
     ],
@@ -245,3 +245,16 @@ def test_a_wrong_job_ends_with_one_clear_error_before_anything_starts(setting, w
     assert wrong in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_is_terminated_says_how_to_go_on_and_prints_no_stack_of_addresses(tmp_path):
+    out = tmp_path / "out"
+    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        os.kill(freeze_worker(process, out, "training", step=0), signal.SIGCONT)
+        process.terminate()
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "the same command continues from the last checkpoint" in said
+    assert "SIGTERM received" not in said

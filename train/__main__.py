@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import math
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -33,9 +35,11 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         spec = load_spec(args.spec, args.set)
-        from train.preflight import check_job
+        from train.preflight import check_cluster, check_job
 
         checked = check_job(spec)
+        if not os.environ.get("RAY_ADDRESS"):  # a cluster is asked once this process has joined it
+            check_cluster(spec, {"CPU": os.cpu_count() or 1, "GPU": math.inf})
     except ValueError as error:
         return _refuse(error)
     if args.check:
@@ -52,6 +56,12 @@ def _refuse(error: ValueError) -> int:
     return 2
 
 
+def _stop(*_: object) -> None:
+    """End on SIGTERM as on Ctrl-C: actors stopped, checkpoints kept."""
+    print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     import ray
     from rich.console import Console
@@ -66,6 +76,8 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
+    # After Ray has put in its own handler, which prints a stack of addresses.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
             report = run_job(spec, out, checked)

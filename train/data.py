@@ -28,6 +28,11 @@ class Row:
     item: dict[str, Any] = field(default_factory=dict)  # every field but `messages`, as written
 
     @property
+    def line(self) -> int:
+        """Its number in the file, from 1."""
+        return int(self.id.rpartition(":")[2])
+
+    @property
     def problem_text(self) -> str:
         """The user's last message."""
         return self.messages[-1]["content"]
@@ -38,7 +43,9 @@ def read_rows(path: Path) -> list[Row]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; correct the path in the job's `data`"
+        ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text: {error}") from None
     rows, errors = [], []
@@ -60,13 +67,14 @@ def read_rows(path: Path) -> list[Row]:
 
 def check_disjoint(files: dict[Path, list[Row]]) -> None:
     """Raise DataError when one problem stands in two files: a score on it would mean nothing."""
-    seen: dict[str, tuple[Path, str]] = {}  # by the whole conversation
+    seen: dict[str, tuple[Path, int]] = {}  # by the whole conversation
     for path, rows in files.items():
         for row in rows:
-            other, other_id = seen.setdefault(json.dumps(row.messages), (path, row.id))
+            other, other_line = seen.setdefault(json.dumps(row.messages), (path, row.line))
             if other != path:
                 raise DataError(
-                    f"{path}, row {row.id}: the same problem stands in {other} as {other_id}: "
+                    f"{path}, line {row.line}: the same problem stands in {other}, line "
+                    f"{other_line}: "
                     f"{row.problem_text[:80]!r}; remove it from one of the two"
                 )
 

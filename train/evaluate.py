@@ -12,6 +12,7 @@ from rollout.pool import RolloutPool
 from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
 
 MIN_JUDGED_SHARE = 0.9  # of an evaluation's problems; below, an accuracy would mislead
+MAX_REASON = 1000  # characters of failures in a message
 SOLVED = 0.5  # a rollout solves its problem when its reward exceeds this
 Z95 = 1.959964
 
@@ -43,6 +44,7 @@ class Evaluation:
     ledger: Ledger
     samples: tuple[dict[str, Any], ...]  # per problem: "id", "turns" (texts), "reward", "solved"
     pass_at_k: float | None = None  # None when not asked for
+    sampled: float | None = None  # share of the same samples that solve their problem
 
 
 def evaluate(
@@ -66,16 +68,17 @@ def evaluate(
     if len(samples) < MIN_JUDGED_SHARE * len(problems):
         raise RuntimeError(
             f"the grader judged {len(samples)} of {len(problems)} problems, too few for an "
-            "accuracy; its failures by reason stand in the verifiers' logs and counters"
+            f"accuracy; its latest failures: {'; '.join(pool.last_failures())[:MAX_REASON]}"
         )
     solved = sum(sample["solved"] for sample in samples)
     ledger = Ledger().add(groups)
-    pass_at = None
+    pass_at, sampled_share = None, None
     if pass_k and sampled is not None:
         groups = _run(pool, problems, verifier, pass_k, sampled, seed)
         ledger = ledger.add(groups)
         judged = [group for group in groups if None not in group.verdicts]
         pass_at = fmean(pass_at_k(pass_k, num_solved(g), pass_k) for g in judged)
+        sampled_share = fmean(num_solved(g) / pass_k for g in judged)
     return Evaluation(
         greedy=solved / len(samples),
         mean_reward=fmean(sample["reward"] for sample in samples),
@@ -86,6 +89,7 @@ def evaluate(
         ledger=ledger,
         samples=samples,
         pass_at_k=pass_at,
+        sampled=sampled_share,
     )
 
 

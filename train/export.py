@@ -79,6 +79,16 @@ def solve(model, tokenizer, problem):
             return None
         context += step + STEP_END
     return None
+
+
+if __name__ == "__main__":  # run it in this folder
+    print(
+        solve(
+            AutoModelForCausalLM.from_pretrained("."),
+            AutoTokenizer.from_pretrained("."),
+            input("problem: "),
+        )
+    )
 ```
 '''
 HOW = {

@@ -79,6 +79,7 @@ class StageRun:
         self.step = 0  # optimizer batches taken
         self.best: dict[str, Any] | None = None  # {"step", "reward"} on validation rows
         self.seen: list[RolloutGroup] = []  # this step's scored groups, kept or not
+        self.num_kept = 0  # of them, those with a learning signal
         self.timing: dict[str, float] = {}
         self.collector = Collector(
             config.problems,
@@ -127,6 +128,7 @@ class StageRun:
             seed=(config.job.seed * 1_000_003 + self.version) * SEED_STRIDE % 2**31,
             observe=self.seen.extend,
         )
+        self.num_kept = len(groups)
         self._account(Ledger().add(self.seen))
         self.timing = {"sampling": time.monotonic() - started_s}
         self._phase("training")
@@ -153,7 +155,7 @@ class StageRun:
         if last or self.step % stage.eval_interval == 0:
             valid_reward = self._validate()
         self.timing["full_iteration"] = sum(self.timing.values())
-        health, findings = self.health.observe(self.seen, valid_reward)
+        health, findings = self.health.observe(self.seen, valid_reward, self.num_kept)
         self._emit(
             "metrics",
             message=f"Step {self.step}/{stage.max_steps}",

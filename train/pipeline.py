@@ -67,6 +67,7 @@ def _run(spec: JobSpec, out: Path, data: JobData, renderer: PromptRenderer) -> d
         report = job.report(results)
         checkpoint.write_json(out / REPORT_FILE, report)
         job.emit("message", message="job finished")
+        job.now("ended", len(report["rows"]), "finished")
         return report
     finally:
         pool.stop()
@@ -91,6 +92,10 @@ class _Job:
     def emit(self, kind: str, **data: Any) -> None:
         """Append an event of the job itself."""
         self._ask(self.events.emit.remote({"type": kind, **data}))
+
+    def now(self, stage: str, step: int, phase: str) -> None:
+        """Say what the driver is doing this moment."""
+        self._ask(self.events.now.remote(stage, step, phase, os.getpid()))
 
     def _ask(self, call: Any) -> Any:
         """The event log's answer. Raises ray.exceptions.GetTimeoutError."""
@@ -175,7 +180,7 @@ class _Job:
         self._ask(self.events.rewind.remote("evaluate", -1))  # of an evaluation that was cut short
         rows = []
         for number, (name, model) in enumerate(policies.items()):
-            self._ask(self.events.now.remote("evaluate", number, f"evaluating {name}", os.getpid()))
+            self.now("evaluate", number, f"evaluating {name}")
             evaluation = self._evaluate(model, version=-1 - number)
             ledger = evaluation.ledger
             self._ask(self.events.account.remote(ledger.scored, ledger.dropped))
@@ -183,6 +188,7 @@ class _Job:
                 "name": name,
                 "greedy": evaluation.greedy,
                 f"pass_at_{self.spec.evaluation.pass_k}": evaluation.pass_at_k,
+                "sampled": evaluation.sampled,
                 "mean_reward": evaluation.mean_reward,
                 "num_problems": evaluation.num_problems,
                 "num_without_verdict": evaluation.num_without_verdict,

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rollout.verifiers.base import InvalidVariableError
+from rollout.verifiers.templates import check_item
 from train.data import DataError, Row, check_disjoint, read_rows
 from train.prompts import PromptRenderer, check_lengths, load_tokenizer
 from train.spec import JobSpec, SpecError
@@ -46,13 +48,15 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
             "grader: is 'step_similarity', SRL's own reward, which judges single steps; give the "
             "grader of whole solutions, such as {type: answer}"
         )
+    graded = _files(spec, train if spec.rlvr else [], valid, heldout)
     if getattr(spec.grader, "needs_reference_answer", False):
-        for path, rows in _files(spec, train if spec.rlvr else [], valid, heldout):
+        for path, rows in graded:
             if rows and not any(row.reference_answer for row in rows):
                 raise DataError(
                     f"{path}: no row has a `reference_answer` for the grader to compare with"
                 )
-    _check_grader(spec, pairs)
+    for grader in _graders(spec.grader):
+        _check_grader(grader, graded)
     config = load_config(spec)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and spec.rollout.max_model_len > limit:
@@ -71,6 +75,8 @@ def load_config(spec: JobSpec) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     folder = Path(spec.model)
+    if folder.is_absolute() and not folder.is_dir():
+        raise SpecError(f"model: there is no folder {spec.model}; correct the path")
     if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
         raise SpecError(
             f"model: {spec.model!r} holds no *.safetensors; save it with "
@@ -112,31 +118,44 @@ def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
             )
 
 
-def _check_grader(spec: JobSpec, files: list[tuple[Path, list[Row]]]) -> None:
-    """Let the grader check what it needs: a sandbox here, reference solutions in the rows."""
-    if getattr(spec.grader, "type", None) in ("code_tests", "python"):
+def _graders(grader: Any) -> list[Any]:
+    """The grader, and those that it is made of."""
+    return [grader, *getattr(grader, "graders", {}).values()]
+
+
+def _check_grader(grader: Any, files: list[tuple[Path, list[Row]]]) -> None:
+    """Check what a grader needs: a sandbox here, fields and reference solutions in the rows."""
+    if grader.type in ("code_tests", "python"):
         from rollout.sandbox import SandboxUnavailableError, shared_pool
 
         try:
             shared_pool()
         except SandboxUnavailableError as error:
             raise SpecError(f"grader: {error}") from None
-    check_references = getattr(spec.grader, "check_references", None)
-    if check_references is None:
-        return
+    templates = grader.templates() if hasattr(grader, "templates") else []
     for path, rows in files:
-        try:
-            check_references(rows)
-        except ValueError as error:
-            raise DataError(f"{path}, {error}") from None
+        for row in rows:
+            for template in templates:
+                try:
+                    check_item(template, row.item)
+                except InvalidVariableError as error:
+                    raise DataError(
+                        f"{path}, line {row.line}: grader {grader.type!r} reads {error}; add the "
+                        "field to the row, or correct the template"
+                    ) from None
+        if hasattr(grader, "check_references"):
+            try:
+                grader.check_references(rows)
+            except ValueError as error:
+                raise DataError(f"{path}, {error}") from None
 
 
 def _check_thoughts(path: Path, rows: list[Row]) -> None:
     for row in rows:
         if row.expert_steps and not row.expert_thoughts:
             raise DataError(
-                f"{path}, row {row.id}: has no `expert_thoughts`, which sft.with_thoughts needs, "
-                "one per step; add them or set sft.with_thoughts: false"
+                f"{path}, line {row.line}: has no `expert_thoughts`, which sft.with_thoughts "
+                "needs, one per step; add them or set sft.with_thoughts: false"
             )
 
 

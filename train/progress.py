@@ -32,7 +32,7 @@ class ProgressFollower:
         )
         self._tasks: dict[str, TaskID] = {}
         # What an earlier run wrote is history, not progress.
-        self._shown_seq = len(read_events(path))
+        self._shown = read_events(path)
         self._read_at = 0  # time stamp of the log when it was last read
         self._now: TaskID | None = None
         self._stop = threading.Event()
@@ -61,11 +61,15 @@ class ProgressFollower:
             return
         self._read_at = stamp
         events = read_events(self._path)
-        if len(events) < self._shown_seq:  # rewound: steps are being redone
-            self._shown_seq = len(events)
-        for event in events[self._shown_seq :]:
+        # Steps that are taken again replace their events: what follows the common part is new.
+        common = 0
+        for old, new in zip(self._shown, events, strict=False):
+            if old != new:
+                break
+            common += 1
+        for event in events[common:]:
             self._show(event)
-        self._shown_seq = len(events)
+        self._shown = events
 
     def _show(self, event: dict[str, Any]) -> None:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["created_at"]))
@@ -114,7 +118,7 @@ def describe(event: dict[str, Any]) -> str:
 def report_table(report: dict[str, Any]) -> Table:
     """The report's rows as a table."""
     table = Table(title="Held-out problems")
-    for heading in ("policy", "greedy", "95% interval", "pass@k", "problems", "seconds"):
+    for heading in ("policy", "greedy", "95% interval", "sampled", "pass@k", "problems", "seconds"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     for row in report["rows"]:
         pass_key = next(key for key in row if key.startswith("pass_at_"))
@@ -123,6 +127,7 @@ def report_table(report: dict[str, Any]) -> Table:
             row["name"],
             f"{row['greedy']:.3f}",
             f"{low:.3f}-{high:.3f}",
+            f"{row['sampled']:.3f}" if row["sampled"] is not None else "",
             f"{row[pass_key]:.3f}" if row[pass_key] is not None else "",
             str(row["num_problems"]),
             f"{row['seconds']:.0f}",

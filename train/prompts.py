@@ -73,8 +73,8 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
         )
         if length > limit:
             raise DataError(
-                f"{path}, row {row.id}: its prompt has {length} tokens, but rollout.max_model_len "
-                f"{spec.rollout.max_model_len} less sampling.max_tokens "
+                f"{path}, line {row.line}: its prompt has {length} tokens, but "
+                f"rollout.max_model_len {spec.rollout.max_model_len} less sampling.max_tokens "
                 f"{spec.sampling.max_tokens} leaves {limit}; shorten the row or raise "
                 "rollout.max_model_len"
             )
@@ -83,13 +83,13 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
             least = len(renderer.encode(f"{THINK_OPEN}{THINK_CLOSE}{target.strip()}")) + 1
             if least > spec.sampling.max_tokens:
                 raise DataError(
-                    f"{path}, row {row.id}: expert step {number} takes {least} tokens with its "
+                    f"{path}, line {row.line}: expert step {number} takes {least} tokens with its "
                     f"think block and end, but sampling.max_tokens is {spec.sampling.max_tokens}; "
                     "shorten the step or raise sampling.max_tokens"
                 )
         if any(spec.prompt.step_end in step.strip() for step in row.expert_steps):
             raise DataError(
-                f"{path}, row {row.id}: an expert step contains prompt.step_end "
+                f"{path}, line {row.line}: an expert step contains prompt.step_end "
                 f"{spec.prompt.step_end!r}, which would cut it in two; choose a `step_end` that "
                 "no step contains, such as '\\n\\n'"
             )

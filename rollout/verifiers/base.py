@@ -8,6 +8,8 @@ no verdict. Heavy libraries are imported inside functions, so that a specificati
 
 import json
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -164,7 +166,7 @@ def sample_of(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-class Grader(BaseModel):
+class Grader(BaseModel, ABC):
     """Base of the graders: a frozen record of settings that knows how to grade."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -186,12 +188,26 @@ class Grader(BaseModel):
             raise GraderError(f"{type(self).__name__} returned {grade.reward!r}, no finite number")
         return grade
 
+    def templates(self) -> list[str]:
+        """The templates that it fills in, wherever they stand in `input` and `reference`."""
+        return list(_texts(self.model_dump(include={"input", "reference"})))
+
+    @abstractmethod
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
-        raise NotImplementedError
+        """Grade a finished rollout. Raises GraderError or SampleParseError."""
 
     def verify(self, problem: Problem, rollout: Rollout) -> Verdict:
         """Grade as `rollout.types.Verifier` asks for it."""
         return self.grade(problem, rollout).verdict()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string inside nested mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def grade_with(grader: Any, problem: Problem, rollout: Rollout) -> Grade:

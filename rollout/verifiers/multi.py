@@ -66,6 +66,11 @@ class MultiGrader(Grader):
         """The checked formula."""
         return parse_formula(self.calculate_output, self.graders)
 
+    @property
+    def needs_reference_answer(self) -> bool:
+        """Whether one of its graders needs the row's `reference_answer`."""
+        return any(getattr(g, "needs_reference_answer", False) for g in self.graders.values())
+
     def concurrency(self) -> int:
         """That of the grader that bears least; one of another package bears 1 unless it says."""
         return min(

@@ -95,7 +95,7 @@ def parse_grader(raw: Any) -> Any:
 
 def _describe(item: Any, model: type[BaseModel]) -> str:
     """One pydantic error as "field: what is wrong (got value); fix"."""
-    where = ".".join(str(part) for part in item["loc"]) or "grader"
+    where = ".".join(str(part) for part in item["loc"]) or "as a whole"
     if item["type"] == "extra_forbidden":
         known = list(model.model_fields) if len(item["loc"]) == 1 else []
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)

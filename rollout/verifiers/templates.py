@@ -58,6 +58,13 @@ def variables(template: str) -> list[tuple[str, ...]]:
     return [parse_path(match[1]) for match in _BRACES.finditer(template)]
 
 
+def check_item(template: str, item: Mapping[str, Any]) -> None:
+    """Raise InvalidVariableError when a row lacks what the template reads of it."""
+    for path in variables(template):
+        if path[0] == "item":
+            look_up(path, {"item": item})
+
+
 def look_up(path: tuple[str, ...], namespaces: Mapping[str, Any]) -> Any:
     """Return the value at `path`.
 

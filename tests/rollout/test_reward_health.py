@@ -124,3 +124,21 @@ def test_a_healthy_step_reports_nothing():
         [group], grader_name="g", length_baseline=5.0, train_mean=0.5, validation_mean=0.5
     )
     assert findings(health) == []
+
+
+def test_a_step_closed_by_its_end_was_not_cut_off():
+    closed = RolloutGroup(Problem("a", ""), (rollout("x", 10, "step_end"),), (verdict(1, 1, 1),))
+    health = reward_health([closed], grader_name="step_similarity")
+    assert health.truncation_rate == 0.0
+
+
+def test_completions_that_are_mostly_malformed_or_cut_off_are_reported():
+    group = RolloutGroup(
+        Problem("a", ""),
+        tuple(rollout(text, 40, "length") for text in "abc"),
+        (verdict(0, 0, 0, True), verdict(0, 0, 0, True), verdict(1, 1, 1)),
+    )
+    found = findings(reward_health([group], grader_name="multi"))
+    assert [next(iter(f.data)) for f in found] == ["format_error_rate", "truncation_rate"]
+    assert "67% of completions have a wrong form" in found[0].message
+    assert "100% of completions were cut off" in found[1].message

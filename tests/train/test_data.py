@@ -144,7 +144,8 @@ def test_one_problem_in_two_files_is_refused_with_both_places(tmp_path):
     with pytest.raises(DataError) as caught:
         check_disjoint({train: read_rows(train), valid: read_rows(valid)})
     text = str(caught.value)
-    for part in (str(train), "train:2", str(valid), "valid:1", "'2 + 2?'", "remove it from one"):
+    places = (f"{train}, line 2", f"{valid}, line 1")
+    for part in (*places, "'2 + 2?'", "remove it from one"):
         assert part in text
 
 

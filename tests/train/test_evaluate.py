@@ -72,6 +72,9 @@ class FakePool:
         turn = Turn((1,), (2,), (-0.5,), "text", "end", ((0, 1),))
         return [[Rollout(p.id, (turn,))] * num_rollouts for p in problems]
 
+    def last_failures(self):
+        return ["3: InvalidVariableError('no answr')"]
+
     def score(self, verifier, pairs):
         rewards = [self.rewards[int(problem.id)] for problem, _ in pairs]
         return [None if reward is None else Verdict(reward) for reward in rewards]
@@ -89,12 +92,12 @@ def test_a_problem_without_a_verdict_is_left_out_of_every_number_and_counted():
     assert (result.num_problems, result.num_without_verdict) == (9, 1)
     assert result.greedy == pytest.approx(6 / 9)
     assert result.mean_reward == pytest.approx(6.4 / 9)
-    assert result.pass_at_k == pytest.approx(6 / 9)
+    assert result.pass_at_k == result.sampled == pytest.approx(6 / 9)
     assert result.ci95 == wilson_interval(6, 9)
     assert len(result.samples) == 9
     assert (result.ledger.scored, result.ledger.dropped) == (27, 3)
 
 
 def test_an_evaluation_with_few_verdicts_is_no_evaluation():
-    with pytest.raises(RuntimeError, match="judged 8 of 10 problems"):
+    with pytest.raises(RuntimeError, match=r"judged 8 of 10 problems.*no answr"):
         evaluated([1.0] * 8 + [None] * 2)

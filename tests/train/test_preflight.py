@@ -93,7 +93,7 @@ def expert_job(folder, row: dict, *overrides: str) -> JobSpec:
 
 def test_sft_with_thoughts_needs_them_and_says_so_before_anything_starts(tmp_path):
     spec = expert_job(tmp_path, {"expert_steps": ["1sr=1"]}, "sft={with_thoughts: true}")
-    with pytest.raises(DataError, match=r"row train:1: has no `expert_thoughts`.*: false"):
+    with pytest.raises(DataError, match=r"line 1: has no `expert_thoughts`.*: false"):
         check_job(spec)
 
 
@@ -101,7 +101,7 @@ def test_a_titles_length_counts_where_it_enters_the_prompt(tmp_path):
     titled = "srl.title_context=true"
     check_job(expert_job(tmp_path, {"expert_steps": ["1sr=1", "2: li=1"]}, titled))
     row = {"expert_steps": ["1sr=1", "2" * 240 + ": li=1"]}
-    with pytest.raises(DataError, match=r"train.jsonl, row train:1: its prompt has"):
+    with pytest.raises(DataError, match=r"train.jsonl, line 1: its prompt has"):
         check_job(expert_job(tmp_path, row, titled))
 
 
@@ -150,3 +150,26 @@ def test_a_row_whose_reference_fails_its_own_unit_tests_is_refused_with_file_and
     spec = load_spec(JOB, [*overrides, f"data.train={good}", f"data.valid={bad}"])
     with pytest.raises(DataError, match=r"5\.jsonl, row 5:2: its 'reference_solution' fails"):
         check_job(spec)
+
+
+def templated(folder, grader: str) -> JobSpec:
+    return expert_job(folder, {"expert_steps": ["1sr=1"]}, f"grader={grader}")
+
+
+EXACT = "{type: string_check, name: e, operation: eq, input: '{{sample.output_text}}', reference: "
+
+
+def test_a_template_that_reads_what_a_row_lacks_is_refused_with_line_and_fields(tmp_path):
+    check_job(templated(tmp_path, EXACT + "'{{item.reference_answer}}'}"))
+    wrong = EXACT + "'{{item.answr}}'}"
+    message = r"\.jsonl, line 1: grader 'string_check' reads .*no 'answr'; it has reference_ans"
+    with pytest.raises(DataError, match=message):
+        check_job(templated(tmp_path, wrong))
+    with pytest.raises(DataError, match=message):  # also inside another grader
+        check_job(templated(tmp_path, f"{{type: multi, graders: [{wrong}], calculate_output: e}}"))
+
+
+def test_a_folder_that_does_not_exist_is_said_to_be_missing(tmp_path):
+    row = {"expert_steps": ["1sr=1"]}
+    with pytest.raises(SpecError, match=r"there is no folder .*nowhere; correct the path"):
+        check_job(expert_job(tmp_path, row, f"model={tmp_path / 'nowhere'}"))

@@ -53,6 +53,20 @@ def test_what_an_earlier_run_wrote_is_not_shown_again(tmp_path):
     assert "Step 2/4" in text
 
 
+def test_after_a_rewind_what_follows_is_shown_however_short_the_log_became(tmp_path):
+    steps = tuple(STEP | {"step": n, "message": f"Step {n}/4"} for n in (1, 2, 3))
+    stream = io.StringIO()
+    log = EventLog(tmp_path / "events.jsonl")
+    for event in steps:
+        log.emit(event)
+    with ProgressFollower(tmp_path / "events.jsonl", Console(file=stream, width=80)):
+        log.rewind("srl", 1)
+        log.emit({"type": "message", "message": "stage srl continues at step 1"})
+        log.emit(steps[1])
+    assert "continues at step 1" in stream.getvalue()
+    assert stream.getvalue().count("Step 2/4") == 1
+
+
 def test_a_terminal_shows_bars_and_what_is_being_done_now(tmp_path):
     text = shown(tmp_path, STEP, terminal=True)
     assert "1/4" in text
