@@ -1,5 +1,7 @@
 """A specification is complete, frozen, and refused with file, field, value and fix."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -249,3 +251,14 @@ def test_whole_problems_are_sampled_by_the_jobs_protocol_and_steps_always_stepwi
     step = single.step_sampling_spec(0.7)
     assert (step.protocol, step.max_turns, step.temperature) == ("stepwise", 1, 0.7)
     assert (step.max_tokens, step.step_end) == (512, "\n")
+
+
+def test_every_grader_on_the_graders_page_is_one_that_a_job_takes():
+    page = (ROOT / "docs" / "graders.md").read_text(encoding="utf-8")
+    block = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    graders = list(yaml.safe_load_all(block[1]))
+    assert len(graders) >= 9
+    for raw in graders:
+        spec = load_spec(JOB, [f"grader={json.dumps(raw)}"])
+        assert getattr(spec.grader, "type", None) == raw["type"]
