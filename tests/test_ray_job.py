@@ -40,7 +40,7 @@ def cluster():
         assert time.monotonic() < deadline, (folder / "start.log").read_text()
         time.sleep(0.5)
     yield address, token
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGKILL)  # SIGTERM has Ray wait half a minute
     process.wait(timeout=60)
     shutil.rmtree(folder, ignore_errors=True)
 

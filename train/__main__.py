@@ -28,8 +28,8 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="only check the job, then stop")
     args = parser.parse_args()
-    # Ray's own progress and state reports are not the job's; ours come from its event log.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    if os.environ.get("RAY_ADDRESS"):  # a cluster has a dashboard to show the training in
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     # Until a stage's workers are placed; then Ray Train says what it waited for.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -49,6 +49,9 @@ def main() -> int:
         return _run(spec, args.out.resolve(), checked)
     except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
         return _refuse(error)
+    except (KeyboardInterrupt, SystemExit):  # Ray Train turns the one into the other
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 128 + signal.SIGTERM
 
 
 def _refuse(error: ValueError) -> int:
@@ -57,9 +60,8 @@ def _refuse(error: ValueError) -> int:
 
 
 def _stop(*_: object) -> None:
-    """End on SIGTERM as on Ctrl-C: actors stopped, checkpoints kept."""
-    print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
-    raise SystemExit(128 + signal.SIGTERM)
+    """End on SIGTERM as on Ctrl-C: actors stopped, checkpoints kept, the lock given back."""
+    raise KeyboardInterrupt
 
 
 def _run(spec: JobSpec, out: Path, checked: Any) -> int:
