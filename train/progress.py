@@ -76,7 +76,8 @@ class ProgressFollower:
         if event["type"] == "evaluation":
             self._line(f"{stamp} held-out {event['name']}: greedy {event['greedy']:.3f}")
         elif event["type"] != "metrics":
-            self._line(f"{stamp} {event['message']}")
+            level = f"{event['level']}: " if "level" in event else ""
+            self._line(f"{stamp} {level}{event['message']}")
         elif self._console.is_terminal:
             self._advance(event)
         else:

@@ -43,6 +43,11 @@ def test_each_event_is_one_line_however_long(tmp_path):
     assert lines[1].endswith("reward 0.500, validation 0.250, 150 tok/s, about 6 s left")
 
 
+def test_a_warning_is_called_one(tmp_path):
+    warning = {"type": "message", "level": "warn", "message": "no group carried a signal"}
+    assert " warn: no group carried a signal" in shown(tmp_path, warning)
+
+
 def test_a_step_without_verdicts_says_so(tmp_path):
     assert "no verdicts, 150 tok/s" in shown(tmp_path, STEP | {"reward": None})
 
