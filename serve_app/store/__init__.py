@@ -1,0 +1,1 @@
+"""Durable rows: SQLAlchemy over SQLite or PostgreSQL. What it returned from is on disk."""
