@@ -12,10 +12,11 @@ from typing import Any
 
 from train.data import DataError
 from train.spec import JobSpec, SpecError, load_spec
+from train.stop import JobStoppedError, StopRequest, shielded_children
 
 
 def main() -> int:
-    """Run the job. Returns 0, or 2 with a message on standard error for a job that is wrong."""
+    """Run the job. Returns 0, 2 for a job that is wrong, 128 + signal for one that was stopped."""
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="job file, YAML or JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and report")
@@ -45,13 +46,7 @@ def main() -> int:
     if args.check:
         print(f"{args.spec}: the job is well formed")
         return 0
-    try:
-        return _run(spec, args.out.resolve(), checked)
-    except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
-        return _refuse(error)
-    except (KeyboardInterrupt, SystemExit):  # Ray Train turns the one into the other
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    return _run(spec, args.out.resolve(), checked)
 
 
 def _refuse(error: ValueError) -> int:
@@ -59,12 +54,23 @@ def _refuse(error: ValueError) -> int:
     return 2
 
 
-def _stop(*_: object) -> None:
-    """End on SIGTERM as on Ctrl-C: actors stopped, checkpoints kept, the lock given back."""
-    raise KeyboardInterrupt
-
-
 def _run(spec: JobSpec, out: Path, checked: Any) -> int:
+    """Run the checked job and say what came of it; 128 + signal for a job that was stopped."""
+    stop = StopRequest()
+    try:
+        return _train(spec, out, checked, stop)
+    except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
+        return _refuse(error)
+    except JobStoppedError as stopped:
+        print(f"{stopped}; the same command continues", file=sys.stderr)
+        return 128 + (stop.signal_number or signal.SIGTERM)
+    except (KeyboardInterrupt, SystemExit) as error:  # at once; SystemExit: Ray, while it starts
+        print("ended; the same command continues from the last checkpoint", file=sys.stderr)
+        by = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        return 128 + (stop.signal_number or by)
+
+
+def _train(spec: JobSpec, out: Path, checked: Any, stop: StopRequest) -> int:
     import ray
     from rich.console import Console
 
@@ -77,12 +83,12 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     # Inside a Ray job RAY_ADDRESS names the cluster; otherwise this process brings its own.
     address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
-    # After Ray has put in its own handler, which prints a stack of addresses.
-    signal.signal(signal.SIGTERM, _stop)
+    with shielded_children():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
+        stop.listen()
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
-            report = run_job(spec, out, checked)
+            report = run_job(spec, out, checked, stop)
     finally:
         ray.shutdown()
     if report["rows"]:
