@@ -19,6 +19,8 @@ LIGHT = [
     "rollout/collector.py",
     "train/spec.py",
     "train/data.py",
+    "train/step_parser.py",
+    "train/stop.py",
     "train/advantages.py",
 ]
 

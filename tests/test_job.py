@@ -33,7 +33,7 @@ SMALL = (
     "rollout.kv_cache_gib=0.25",
     "evaluation.pass_k=2",
 )
-DEADLINE_S = 300
+DEADLINE_S = 1200
 
 
 def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:

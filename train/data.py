@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from train.step_parser import parse_steps, split_title
+
 MAX_REPORTED_ERRORS = 5
 ROLES = ("system", "user", "assistant")
 FIELDS = ("messages", "reference_answer", "expert_steps", "expert_thoughts")
@@ -25,6 +27,7 @@ class Row:
     reference_answer: str | None = None
     expert_steps: tuple[str, ...] = ()
     expert_thoughts: tuple[str, ...] = ()  # one per step, or none at all
+    expert_titles: tuple[str | None, ...] = ()  # one per step that was written in one text
     item: dict[str, Any] = field(default_factory=dict)  # every field but `messages`, as written
 
     @property
@@ -36,6 +39,14 @@ class Row:
     def problem_text(self) -> str:
         """The user's last message."""
         return self.messages[-1]["content"]
+
+    def titled_step(self, k: int) -> tuple[str | None, str]:
+        """Title and text of the step at `k`, from 0; in a list of steps, "Title: text" has one."""
+        step = self.expert_steps[k]
+        if not self.expert_titles:
+            return split_title(step)
+        title = self.expert_titles[k]
+        return title, step.removeprefix(f"{title}: ") if title else step
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -90,7 +101,7 @@ def _parse_row(line: str, row_id: str) -> Row:
         # Any field may ride along for a grader; one that is nearly ours is a slip of the pen.
         if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=NEAR_MISS):
             raise ValueError(f"`{name}` is an unknown field; did you mean `{near[0]}`?")
-    steps = _parse_texts(raw, "expert_steps")
+    steps, titles = _parse_steps(raw)
     thoughts = _parse_texts(raw, "expert_thoughts")
     if thoughts and len(thoughts) != len(steps):
         raise ValueError(
@@ -98,7 +109,7 @@ def _parse_row(line: str, row_id: str) -> Row:
             "write one per step, or leave it out"
         )
     item = {name: value for name, value in raw.items() if name != "messages"}
-    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts, item)
+    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts, titles, item)
 
 
 def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:
@@ -133,6 +144,18 @@ def _parse_answer(raw: dict[str, Any]) -> str | None:
     if not str(answer).strip():
         raise ValueError("`reference_answer` is empty; write the answer or leave it out")
     return str(answer)
+
+
+def _parse_steps(raw: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """The expert's steps, and their titles when they are one text of numbered steps."""
+    text = raw.get("expert_steps")
+    if not isinstance(text, str):
+        return _parse_texts(raw, "expert_steps"), ()
+    try:
+        steps = parse_steps(text)
+    except ValueError as error:
+        raise ValueError(f"`expert_steps`: {error}") from None
+    return tuple(step.full for step in steps), tuple(step.title for step in steps)
 
 
 def _parse_texts(raw: dict[str, Any], name: str) -> tuple[str, ...]:
