@@ -33,7 +33,9 @@ SMALL = (
     "rollout.kv_cache_gib=0.25",
     "evaluation.pass_k=2",
 )
-DEADLINE_S = 1200
+SRL_ALONE = ("rlvr=null", "data.heldout=null")
+TWO_ENGINES = ("rollout.num_engines=2", "rollout.cpus_per_engine=0.3")
+DEADLINE_S = 600
 
 
 def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:
@@ -232,12 +234,18 @@ def last_srl_weights(out: Path) -> str:
     return checkpoint.sha256(out / "srl/checkpoints/step-000006/model.safetensors")
 
 
-def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undisturbed(
-    tmp_path, finished
-):
-    out, checkpoints = tmp_path / "out", tmp_path / "out/srl/checkpoints"
-    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null")
-    committed = []  # the last whole checkpoint after each kill
+@pytest.fixture(scope="module")
+def finished_with_two_engines(tmp_path_factory):
+    """The folder of a finished SRL job with two engines."""
+    tmp = tmp_path_factory.mktemp("two")
+    done = run(small_job(tmp / "out", tmp, *SRL_ALONE, *TWO_ENGINES))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tmp / "out"
+
+
+def killed_three_times(command: list[str], out: Path) -> list[int]:
+    """Kill the job in three phases; return the last whole checkpoint after each kill."""
+    checkpoints, committed = out / "srl/checkpoints", []
     for phase, step in (("sampling", 1), ("training", 2), ("checkpoint", 3)):
         with start(command) as process:
             worker = freeze_worker(process, out, phase, step)
@@ -248,18 +256,33 @@ def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undi
         assert before.step >= max(1, step - 1)
         committed.append(before.step)
         assert any(checkpoints.glob(".writing-*")) == (phase == "checkpoint")
+    return committed
+
+
+@pytest.mark.parametrize("engines", ["one", "two"])
+def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undisturbed(
+    engines, tmp_path, request
+):
+    if engines == "one":
+        extra, undisturbed = SRL_ALONE, request.getfixturevalue("finished")[0]
+    else:
+        extra = (*SRL_ALONE, *TWO_ENGINES)
+        undisturbed = request.getfixturevalue("finished_with_two_engines")
+    out = tmp_path / "out"
+    command = small_job(out, tmp_path, *extra)
+    committed = killed_three_times(command, out)
     done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
     resumed = [e["resumed_at"] for e in read_events(out / "events.jsonl") if "resumed_at" in e]
     assert resumed == [0, *committed]
     assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
-    assert not list(checkpoints.glob(".writing-*"))
-    assert last_srl_weights(out) == last_srl_weights(finished[0])
+    assert not list((out / "srl/checkpoints").glob(".writing-*"))
+    assert last_srl_weights(out) == last_srl_weights(undisturbed)
 
 
 def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finished):
     out = tmp_path / "out"
-    with start(small_job(out, tmp_path, "rlvr=null", "data.heldout=null")) as process:
+    with start(small_job(out, tmp_path, *SRL_ALONE)) as process:
         worker = freeze_worker(process, out, "sampling", step=2)
         (engine,) = [p for p in processes_of(SCRATCH) if "ray::Engine" in p]
         os.kill(int(engine.split()[0]), signal.SIGKILL)
@@ -312,7 +335,7 @@ def test_a_stopped_job_commits_the_step_under_way_and_ends_bitwise_as_undisturbe
     tmp_path, finished
 ):
     out, checkpoints = tmp_path / "out", tmp_path / "out/srl/checkpoints"
-    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null", "srl.save_interval=20")
+    command = small_job(out, tmp_path, *SRL_ALONE, "srl.save_interval=20")
 
     status, said = stopped(command, out, "training", 1, signal.SIGTERM)  # before any validation
     assert status == 128 + signal.SIGTERM, said
