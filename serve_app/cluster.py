@@ -11,8 +11,6 @@ import logging
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
 from serve_app import processes, ray_head
-from serve_app.deploy import APPLICATION, Request
+from serve_app.deploy import APPLICATION
 from serve_app.operator_key import operator_key
-from serve_app.ray_head import ClusterError, tail
-from serve_app.record import Record, read_record, read_settings, write_record, write_settings
+from serve_app.ray_head import tail
+from serve_app.reach import ask_health, listens, run_driver
+from serve_app.record import (
+    ClusterError,
+    Record,
+    read_record,
+    read_settings,
+    write_record,
+    write_settings,
+)
 from serve_app.settings import Settings
 
 DEPLOY_DEADLINE_S = 300
@@ -75,14 +79,14 @@ def up(
         if record is not None and _still_serves(record):
             return _running(record, settings, was_up=True)
         if record is not None and record.state != "stopped" and not _can_redeploy(record, address):
-            _stop(record, data, grace_s=0.0)
-            record = None
+            record = _stop(record, data, grace_s=0.0)
         write_settings(settings)
         if record is None or record.state == "stopped":
-            record = _new_record(data, port, host, address)
+            num_cpus = num_cpus or (record.num_cpus if record else None)
+            record = _new_record(data, port, host, address, num_cpus)
         try:
             key = operator_key(settings)
-            record = _bring_up(record, settings, num_cpus, application)
+            record = _bring_up(record, settings, application)
         except BaseException:
             # An interrupt too: what cannot be used must not go on running.
             _stop(read_record(data) or record, data, grace_s=0.0)
@@ -129,7 +133,9 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-def _new_record(data: Path, port: int, host: str, address: str | None) -> Record:
+def _new_record(
+    data: Path, port: int, host: str, address: str | None, num_cpus: float | None
+) -> Record:
     """Claim the port and write down that a service is being started."""
     port = port or ray_head.free_ports(1)[0]
     with socket.socket() as probe:
@@ -149,18 +155,17 @@ def _new_record(data: Path, port: int, host: str, address: str | None) -> Record
         port=port,
         address=address,
         joined=address is not None,
+        num_cpus=num_cpus,
     )
     return write_record(data, record)
 
 
-def _bring_up(
-    record: Record, settings: Settings, num_cpus: float | None, application: str
-) -> Record:
+def _bring_up(record: Record, settings: Settings, application: str) -> Record:
     """Start the cluster where there is none, deploy, wait for health; return the final record."""
     data = settings.data
     if record.address is None:
-        record = _start_head(record, settings, num_cpus)
-    _run_driver("start", record, settings, application, DEPLOY_DEADLINE_S)
+        record = _start_head(record, settings)
+    run_driver("start", record, settings, application, DEPLOY_DEADLINE_S)
     _wait_for_health(record, data)
     record = read_record(data) or record
     news: dict[str, Any] = {"state": "running"}
@@ -170,14 +175,14 @@ def _bring_up(
     return write_record(data, record.model_copy(update=news))
 
 
-def _start_head(record: Record, settings: Settings, num_cpus: float | None) -> Record:
+def _start_head(record: Record, settings: Settings) -> Record:
     """Start an own cluster, on other ports when another program took one of them first."""
     log = settings.data / "logs" / "ray-head.log"
     for attempt in range(1, START_ATTEMPTS + 1):
         folder = ray_head.new_ray_folder()
         record = write_record(settings.data, record.model_copy(update={"ray_folder": str(folder)}))
         env = ray_head.environment(settings, record.mark)
-        head = ray_head.launch(env, folder, log, num_cpus)
+        head = ray_head.launch(env, folder, log, record.num_cpus)
         news = {"head": head.process, "address": head.address, "dashboard": head.dashboard}
         record = write_record(settings.data, record.model_copy(update=news))
         try:
@@ -192,40 +197,9 @@ def _start_head(record: Record, settings: Settings, num_cpus: float | None) -> R
     raise AssertionError("the last attempt returns or raises")
 
 
-def _run_driver(
-    what: str, record: Record, settings: Settings, application: str, deadline_s: float
-) -> None:
-    """Run `serve_app.deploy` against the record's cluster. Raises ClusterError with its output."""
-    assert record.address is not None
-    request = Request(
-        settings=settings,
-        application=application,
-        address=record.address,
-        host=record.host,
-        port=record.port,
-    )
-    log = settings.data / "logs" / f"{what}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "serve_app.deploy", what]
-    env = ray_head.environment(settings, None if record.joined else record.mark)
-    with log.open("w", encoding="utf-8") as out:
-        try:
-            done = subprocess.run(
-                command, input=request.model_dump_json(), env=env, stdout=out, stderr=out,
-                text=True, timeout=deadline_s, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ClusterError(
-                f"the cluster at {record.address} took longer than {deadline_s:g} s "
-                f"({what}):\n{tail(log)}"
-            ) from None
-    if done.returncode != 0:
-        raise ClusterError(f"the cluster at {record.address} refused ({what}):\n{tail(log)}")
-
-
 def _wait_for_health(record: Record, data: Path) -> None:
     deadline = time.monotonic() + HEALTH_DEADLINE_S
-    answer = _ask_health(record)
+    answer = ask_health(record)
     while answer != "200":
         if time.monotonic() > deadline:
             raise ClusterError(
@@ -233,18 +207,7 @@ def _wait_for_health(record: Record, data: Path) -> None:
                 f"answer: {answer}\n{tail(data / 'logs' / 'start.log')}"
             )
         time.sleep(0.5)
-        answer = _ask_health(record)
-
-
-def _ask_health(record: Record) -> str:
-    """The status code of the service's own health, or why there is none."""
-    try:
-        # No proxy: the environment's would be asked for a loopback address.
-        with httpx.Client(timeout=10, trust_env=False) as client:
-            answer = client.get(f"{record.root_url}/healthz")
-    except httpx.HTTPError as error:
-        return f"no answer ({error})"
-    return str(answer.status_code) if answer.status_code == 200 else answer.text[:500]
+        answer = ask_health(record)
 
 
 def _still_serves(record: Record, patience_s: float = 20) -> bool:
@@ -252,7 +215,7 @@ def _still_serves(record: Record, patience_s: float = 20) -> bool:
     if record.state != "running" or not (record.joined or _lives(record)):
         return False
     deadline = time.monotonic() + patience_s
-    while (answer := _ask_health(record)) != "200" and time.monotonic() < deadline:
+    while (answer := ask_health(record)) != "200" and time.monotonic() < deadline:
         time.sleep(0.5)
     return answer == "200"
 
@@ -267,7 +230,7 @@ def _can_redeploy(record: Record, address: str | None) -> bool:
     if record.state != "running":
         return False
     if record.joined:
-        return address == record.address and _listens(address)
+        return address == record.address and listens(address)
     return address is None and _lives(record)
 
 
@@ -276,14 +239,14 @@ def _running(record: Record, settings: Settings, *, was_up: bool) -> Running:
     return Running(record.base_url, key, settings.data, record.dashboard, was_up)
 
 
-def _stop(record: Record, data: Path, grace_s: float) -> None:
-    """End what the record names, as far as it still lives, and write down that it is stopped."""
+def _stop(record: Record, data: Path, grace_s: float) -> Record:
+    """End what the record names, as far as it still lives; return the record that says so."""
     settings = read_settings(data)
     if not record.joined:
         _end_jobs(record, settings, grace_s)
         _end_processes(record)
-    elif record.deployed and _listens(record.address):
-        _run_driver("withdraw", record, settings, APPLICATION, WITHDRAW_DEADLINE_S)
+    elif record.deployed and listens(record.address):
+        run_driver("withdraw", record, settings, APPLICATION, WITHDRAW_DEADLINE_S)
     stopped = Record(
         state="stopped",
         mark=record.mark,
@@ -291,18 +254,9 @@ def _stop(record: Record, data: Path, grace_s: float) -> None:
         port=record.port,
         address=record.address if record.joined else None,
         joined=record.joined,
+        num_cpus=record.num_cpus,
     )
-    write_record(data, stopped)
-
-
-def _listens(address: str | None) -> bool:
-    """True when something takes connections at host:port: a cluster that is gone does not."""
-    host, _, port = (address or "").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError):
-        return False
-    return True
+    return write_record(data, stopped)
 
 
 def _end_jobs(record: Record, settings: Settings, grace_s: float) -> None:
@@ -311,7 +265,7 @@ def _end_jobs(record: Record, settings: Settings, grace_s: float) -> None:
     if not drivers or grace_s <= 0 or not _lives(record):
         return
     try:  # without its manager nobody starts them again
-        _run_driver("withdraw", record, settings, APPLICATION, WITHDRAW_DEADLINE_S)
+        run_driver("withdraw", record, settings, APPLICATION, WITHDRAW_DEADLINE_S)
     except ClusterError as error:
         # The cluster is ended in any case: its jobs lose the steps since their last checkpoint.
         _LOG.warning("Ending a cluster that no longer answers: %s", error)

@@ -7,6 +7,7 @@ the caller can end it at a deadline. What it deploys survives it: Serve's contro
 
 import contextlib
 import importlib
+import logging
 import sys
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
 
     request = Request.model_validate_json(sys.stdin.read())
     cluster = ray.init(
-        request.address, namespace=NAMESPACE, log_to_driver=False, logging_level="WARNING"
+        request.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
     )
     if sys.argv[1] == "start":
         start(request, cluster.dashboard_url)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.processes import MARK, identify, is_alive
-from serve_app.record import ProcessId, ray_token_file
+from serve_app.record import ClusterError, ProcessId, ray_token_file
 from serve_app.settings import Settings
 
 # Ray puts sockets below its folder, and Linux allows a socket's path 107 bytes.
@@ -25,10 +25,6 @@ _PORTS = (
     "--metrics-export-port",
     "--ray-client-server-port",
 )
-
-
-class ClusterError(RuntimeError):
-    """A service could not be started or stopped; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ key of the command line, `ray.token` the token of the Ray cluster. All are reada
 alone. The command line and `serve_app.cluster` use this module; it imports nothing heavy.
 """
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.settings import Settings
+from serve_app.settings import Settings, shipped_models
 
-RECORD, SETTINGS, OPERATOR_KEY, RAY_TOKEN = (
-    "service.json",
-    "settings.json",
-    "operator.key",
-    "ray.token",
-)
+RECORD, SETTINGS = "service.json", "settings.json"
+OPERATOR_KEY, RAY_TOKEN = "operator.key", "ray.token"
+
+
+class ClusterError(RuntimeError):
+    """A service could not be started or stopped; the message says why and what to do."""
 
 
 class ProcessId(BaseModel):
@@ -41,6 +42,7 @@ class Record(BaseModel):
     host: str
     port: int
     address: str | None = None  # of the Ray cluster, host:port; None until it is known
+    num_cpus: float | None = None  # of the own cluster; None: as many as the machine has
     joined: bool = False  # the cluster was there before, and stays
     deployed: bool = False  # the application was handed to Ray Serve
     started_serve: bool = False  # Ray Serve did not run in the joined cluster before
@@ -90,16 +92,23 @@ def write_record(data: Path, record: Record) -> Record:
 def read_settings(data: Path) -> Settings:
     """The settings that the last `up` on this folder used, or the defaults."""
     path = data / SETTINGS
-    if not path.exists():
-        return Settings(data=data)
-    return Settings.model_validate_json(path.read_text(encoding="utf-8")).model_copy(
-        update={"data": data}
-    )
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "models" in kept:
+        kept["models"] = shipped_models() | kept["models"]
+    return Settings.model_validate(kept | {"data": data})
 
 
 def write_settings(settings: Settings) -> None:
-    """Keep the settings for the next `up` and for commands that open the store themselves."""
-    write_private(settings.data / SETTINGS, settings.model_dump_json(indent=2) + "\n")
+    """Keep the settings for the next `up` and for commands that open the store themselves.
+
+    Only what differs from the defaults: those may be others in a later version, and the shipped
+    models may lie elsewhere.
+    """
+    kept = settings.model_dump(mode="json", exclude={"data", "models"}, exclude_defaults=True)
+    shipped = shipped_models()
+    if added := {k: v for k, v in settings.models.items() if shipped.get(k) != v}:
+        kept["models"] = added
+    write_private(settings.data / SETTINGS, json.dumps(kept, indent=2) + "\n")
 
 
 def read_operator_key(data: Path) -> str | None:
