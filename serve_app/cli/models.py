@@ -5,7 +5,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, cast
 from urllib.parse import quote
 
 import typer
@@ -74,7 +74,7 @@ def unpack(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     try:
-        with tarfile.open(fileobj=_Reader(chunks, tell), mode="r|") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], _Reader(chunks, tell)), mode="r|") as tar:
             tar.extractall(temporary, filter="data")  # refuses links and ways out of the folder
         temporary.chmod(0o755)
         temporary.rename(target)
