@@ -5,23 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 from conftest import MODEL, ROOT, free_port
 from typer.testing import CliRunner
 
-from serve.conftest import make_service
-from serve_app.api import create_api
+from serve.running import running_api
 from serve_app.cli import app
 from serve_app.cli.bodies import apply_settings, read_body
 from serve_app.cli.errors import UsageError
-from serve_app.operator_key import operator_key
-from serve_app.record import Record, read_settings, write_record, write_settings
+from serve_app.record import read_settings, write_settings
 from serve_app.settings import Settings
-from serve_app.store.database import Database
 
 HEAVY = {"torch", "ray", "vllm", "transformers", "sqlalchemy", "fastapi", "psutil", "alembic"}
 ROWS = b'{"messages": [{"role": "user", "content": "1+1"}], "reference_answer": "2"}\n' * 9
@@ -42,27 +36,8 @@ def data(tmp_path, sqlite_template):
     settings = Settings(data=tmp_path / "data", models={"org/tiny": str(MODEL)})
     settings.data.mkdir()
     shutil.copyfile(sqlite_template, settings.data / "ferrata.db")
-    database = Database(settings.store_url)
-    config = uvicorn.Config(
-        create_api(make_service(settings, database)),
-        host="127.0.0.1",
-        port=free_port(),
-        log_level="error",
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    record = Record(state="running", mark="none", host="127.0.0.1", port=config.port)
-    write_record(settings.data, record)
-    write_settings(settings)
-    operator_key(settings)
-    yield settings.data
-    server.should_exit = True
-    thread.join()
-    database.close()
+    with running_api(settings) as data:
+        yield data
 
 
 def ferrata(*arguments, stdin: str | None = None, status: int = 0):
