@@ -1,4 +1,4 @@
-"""A driver's event in the words of the wire contract. Pure functions; nothing is read or written."""
+"""A driver's event in the words of the wire contract. Pure functions."""
 
 import hashlib
 import json

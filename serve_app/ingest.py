@@ -123,9 +123,7 @@ def _enter_checkpoint(
 def _rows(session: Session, job_id: str, stage: str) -> list[JobCheckpoint]:
     query = select(JobCheckpoint)
     return list(
-        session.scalars(
-            query.where(JobCheckpoint.job_id == job_id, JobCheckpoint.stage == stage)
-        )
+        session.scalars(query.where(JobCheckpoint.job_id == job_id, JobCheckpoint.stage == stage))
     )
 
 

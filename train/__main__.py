@@ -12,6 +12,7 @@ from typing import Any
 
 from train.claim import BUSY_EXIT_CODE, FolderBusyError
 from train.data import DataError
+from train.plan import steps_planned
 from train.registration import register
 from train.spec import JobSpec, SpecError, load_spec, spec_to_json
 
@@ -88,7 +89,7 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     # After Ray has put in its own handler, which prints a stack of addresses.
     signal.signal(signal.SIGTERM, _stop)
-    register(out, spec_to_json(spec))
+    register(out, spec_to_json(spec), steps_planned(spec, checked[0].train))
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
             report = run_job(spec, out, checked)

@@ -26,17 +26,18 @@ def submitted_job(environment: Mapping[str, str] = os.environ) -> str | None:
     return None if JOB_ID_KEY in metadata else metadata.get("job_submission_id")
 
 
-def register(out: Path, spec: dict[str, Any]) -> None:
+def register(out: Path, spec: dict[str, Any], steps_planned: int) -> None:
     """Enter this job into the service's history, where there is a service; never waits for it.
 
     Call it when connected to the cluster. `spec` is the whole specification as JSON values.
     """
     submission_id = submitted_job()
     if submission_id is not None:
-        Thread(target=_register, args=(submission_id, str(out), spec), daemon=True).start()
+        args = (submission_id, str(out), spec, steps_planned)
+        Thread(target=_register, args=args, daemon=True).start()
 
 
-def _register(submission_id: str, out: str, spec: dict[str, Any]) -> None:
+def _register(submission_id: str, out: str, spec: dict[str, Any], steps_planned: int) -> None:
     import ray
 
     try:
@@ -44,7 +45,7 @@ def _register(submission_id: str, out: str, spec: dict[str, Any]) -> None:
     except ValueError:
         return  # this cluster has no service
     try:
-        call = manager.register_external.remote(submission_id, out, spec)
+        call = manager.register_external.remote(submission_id, out, spec, steps_planned)
         ray.get(call, timeout=REGISTER_DEADLINE_S)
     # Acceptable: the job itself lacks nothing; only the service's history lacks the job.
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Secrets of a job's owner become environment variables of the job's processes, and stand nowhere else.
+"""Secrets of a job's owner: environment variables of the job's processes, and nowhere else.
 
 The dashboard shows a Ray job's environment, so that one holds only the name of a file that nobody
 else can read. Ray calls `load` in every process of the job, the driver's supervisor included, as
