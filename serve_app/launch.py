@@ -31,10 +31,11 @@ def submission(
     if not spec.exists():  # of a job that was not prepared here, but sent by `ray job submit`
         _write(spec, job.spec or {})
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment |= settings.grader_environment
     # Ray kills a driver that was asked to stop after so long; until then it commits.
     environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(math.ceil(settings.stop_grace_s))
     runtime_env: dict[str, Any] = {"env_vars": environment}
-    if passed := {k: v for k, v in secret_values.items() if secrets.ALLOWED_NAME.fullmatch(k)}:
+    if passed := secrets.passed_on(secret_values):
         path = secrets_path(settings, job.id)
         secrets.write(path, passed)
         environment[secrets.SECRETS_FILE_VARIABLE] = str(path)

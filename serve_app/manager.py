@@ -16,6 +16,8 @@ from serve_app.preparation import Preparation, prepare_job
 from serve_app.ray_jobs import RayJobsClient
 from serve_app.settings import MANAGER_NAME, NAMESPACE, Settings
 from serve_app.store.database import Database
+from serve_app.store.jobs import get_job
+from train import secrets
 
 POLL_INTERVAL_S = 1.0
 STALE_AFTER_S = 60.0  # a pass that takes longer is told as trouble
@@ -178,7 +180,12 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
     """Prepare a job in a worker of its own: it loads tokenizers, and runs the user's references."""
     import ray
 
-    task = ray.remote(prepare_job).options(num_cpus=0, max_calls=1, name=f"prepare:{job_id}")
+    task = ray.remote(_prepare_in_worker).options(
+        num_cpus=0,
+        max_calls=1,
+        name=f"prepare:{job_id}",
+        runtime_env={"env_vars": settings.grader_environment},
+    )
     call = task.remote(settings, job_id, cluster_resources())
     try:
         return ray.get(call, timeout=PREPARE_DEADLINE_S)
@@ -188,6 +195,19 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
             f"waited {PREPARE_DEADLINE_S:.0f} s for the rows of {job_id} to be checked; are the "
             "model's files and the service's storage within reach of the cluster's nodes?"
         ) from None
+
+
+def _prepare_in_worker(
+    settings: Settings, job_id: str, cluster: Mapping[str, float]
+) -> Preparation:
+    """Prepare with the owner's secrets in this process, which ends afterwards."""
+    database = Database(settings.store_url)
+    with database.read() as session:
+        job = get_job(session, job_id)
+    if job is not None and job.project_id is not None:
+        os.environ.update(secrets.passed_on(project_secrets(settings, database, job.project_id)))
+    database.close()
+    return prepare_job(settings, job_id, cluster)
 
 
 def project_secrets(settings: Settings, database: Database, project_id: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ else can read. Ray calls `load` in every process of the job, the driver's superv
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 SECRETS_FILE_VARIABLE = "FERRATA_SECRETS_FILE"
@@ -16,27 +17,23 @@ SETUP_HOOK = "train.secrets.load"
 ALLOWED_NAME = re.compile(r"(?!RAY_|FERRATA_)[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET|PASSWORD|ID)")
 
 
+def passed_on(secrets: Mapping[str, str]) -> dict[str, str]:
+    """Those whose names say that they are secrets of other services."""
+    return {name: value for name, value in secrets.items() if ALLOWED_NAME.fullmatch(name)}
+
+
 def load() -> None:
     """Set the secrets of the file that the environment names.
 
     Raises FileNotFoundError when it is gone: the attempt that it was written for has ended.
     """
-    secrets = json.loads(Path(os.environ[SECRETS_FILE_VARIABLE]).read_text(encoding="utf-8"))
-    for name, value in secrets.items():
-        if not ALLOWED_NAME.fullmatch(name):
-            raise ValueError(f"secret {name!r} cannot be an environment variable of a job")
-        os.environ[name] = value
+    stored = json.loads(Path(os.environ[SECRETS_FILE_VARIABLE]).read_text(encoding="utf-8"))
+    os.environ.update(passed_on(stored))
 
 
-def write(path: Path, secrets: dict[str, str]) -> None:
-    """Write the file so that only its owner can read it. Raises ValueError for a wrong name."""
-    for name in secrets:
-        if not ALLOWED_NAME.fullmatch(name):
-            raise ValueError(
-                f"secret {name!r} cannot be an environment variable of a job: choose a name of "
-                "capitals that ends with _KEY, _TOKEN, _SECRET, _PASSWORD or _ID"
-            )
+def write(path: Path, secrets: Mapping[str, str]) -> None:
+    """Write the file so that only its owner can read it."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(secrets, file)
+        json.dump(dict(secrets), file)
