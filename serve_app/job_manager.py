@@ -249,7 +249,9 @@ class JobManager:
             return
         # Ray first: an attempt's row is older than its Ray job.
         ours = [
-            r for r in self._ray_jobs.list() if not r.ended and JOB_ID_KEY in (r.metadata or {})
+            r
+            for r in self._ray_jobs.submissions()
+            if not r.ended and JOB_ID_KEY in (r.metadata or {})
         ]
         for ray_job in ours:
             if self._is_stray(ray_job):

@@ -65,7 +65,7 @@ class RayJobs(Protocol):
         """End the driver at once, when `stop` has not."""
         ...
 
-    def list(self) -> list[RayJob]:
+    def submissions(self) -> list[RayJob]:
         """Every submission that Ray remembers, ended ones too."""
         ...
 
@@ -118,7 +118,7 @@ class RayJobsClient:
         with suppress(ValueError):  # Ray's answer when it has ended in the meantime
             ray.kill(ray.get_actor(name, namespace=_SUPERVISOR_NAMESPACE))
 
-    def list(self) -> list[RayJob]:
+    def submissions(self) -> list[RayJob]:
         """Every submission; drivers that were not submitted are left out."""
         return [_record(job) for job in self._call("list_jobs") if job.submission_id]
 

@@ -1,10 +1,9 @@
 """A made-up cluster for the job manager's tests: its own clock, Ray jobs, drivers that write logs.
 
-Drivers behave as `python -m train` does towards the manager: events and checkpoints, one process per
-folder, a commit at a stop, exit codes. They take one step when told to.
+Drivers behave as `python -m train` does towards the manager: events and checkpoints, one process
+per folder, a commit at a stop, exit codes. They take one step when told to.
 """
 
-import itertools
 import json
 import shutil
 import uuid
@@ -30,7 +29,6 @@ from serve_app.store.tables import Attempt, Event, Job, Project
 from train.events import EventLog
 
 PROJECT = "proj_test"
-SPEC_PATH = Path("/nowhere")
 GONE = -9
 
 
@@ -38,6 +36,7 @@ def spec(steps: int = 4, **more: Any) -> dict[str, Any]:
     """A job's specification with one stage, half a CPU and rows held out."""
     return {
         "model": "/nowhere",
+        "seed": 1,
         "data": {"train": "/t.jsonl", "valid": "/v.jsonl", "heldout": "/h.jsonl"},
         "grader": {"type": "answer"},
         "rlvr": {"max_steps": steps},
@@ -141,7 +140,7 @@ class _Record:
 
 
 class FakeRay:
-    """RayJobs, and what befalls a cluster. Its drivers are processes: they can outlive its memory."""
+    """RayJobs, and what befalls a cluster. Its drivers are processes and can outlive its memory."""
 
     def __init__(self) -> None:
         self.records: dict[str, _Record] = {}
@@ -150,6 +149,7 @@ class FakeRay:
         self.stops: list[str] = []
         self.kills: list[str] = []
         self.down = False
+        self.broken: set[str] = set()  # submissions of which it cannot tell anything
         self._lock = RLock()
 
     # What the manager calls.
@@ -161,6 +161,8 @@ class FakeRay:
 
     def status(self, submission_id: str) -> RayJob:
         with self._answering():
+            if submission_id in self.broken:
+                raise RuntimeError(f"the record of {submission_id} is damaged")
             record = self.records.get(submission_id)
             if record is None:
                 return RayJob(submission_id, "unknown")
@@ -182,7 +184,7 @@ class FakeRay:
             self.kills.append(submission_id)
             self.end_driver(submission_id, GONE)
 
-    def list(self) -> list[RayJob]:
+    def submissions(self) -> list[RayJob]:
         with self._answering():
             return [self._told(name, record) for name, record in self.records.items()]
 
@@ -201,7 +203,9 @@ class FakeRay:
     def run_zombies(self) -> None:
         """Let processes that no Ray job stands for take one step."""
         with self._lock:
-            known = [record.driver for record in self.records.values() if record.status == "running"]
+            known = [
+                record.driver for record in self.records.values() if record.status == "running"
+            ]
             for driver in [d for d in self.drivers if all(d is not k for k in known)]:
                 self._advance(driver)
 
@@ -387,6 +391,3 @@ class World:
     def forget(self, job_id: str) -> None:
         """Remove a job's folder, to keep the scratch folder small."""
         shutil.rmtree(self.settings.job_folder(job_id), ignore_errors=True)
-
-
-_numbers = itertools.count()
