@@ -23,7 +23,9 @@ $(STAMP): requirements/cpu.lock pyproject.toml
 
 demo: setup
 	$(if $(SEED),$(BIN)/python examples/quickstart/generate.py --seed $(SEED) --out $(DATA))
-	$(BIN)/python examples/quickstart/demo.py --out $(OUT) --data $(DATA) --seed $(JOB_SEED)
+	$(BIN)/python -m train --spec examples/quickstart/job.yaml --out $(OUT) \
+		--set seed=$(JOB_SEED) --set data.train=$(DATA)/train.jsonl \
+		--set data.valid=$(DATA)/valid.jsonl --set data.heldout=$(DATA)/heldout.jsonl
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term

@@ -101,7 +101,7 @@ def test_without_a_service_the_command_says_how_to_get_one(tmp_path):
 
 
 def test_a_wrong_key_is_refused_with_what_to_do(data):
-    done = ferrata("models", "list", "--data", data, "--key", "sk-wrong", status=1)
+    done = ferrata("files", "list", "--data", data, "--key", "sk-wrong", status=1)
     assert "FERRATA_API_KEY" in done.stderr and "Traceback" not in done.output
 
 
@@ -109,21 +109,21 @@ def test_the_environment_names_a_service_and_the_command_line_wins(data, monkeyp
     record = json.loads((data / "service.json").read_text())
     monkeypatch.setenv("FERRATA_BASE_URL", f"http://127.0.0.1:{record['port']}/v1")
     monkeypatch.setenv("FERRATA_API_KEY", (data / "operator.key").read_text().strip())
-    assert [m["id"] for m in as_json("models", "list")] == ["org/tiny"]
-    ferrata("models", "list", "--key", "sk-wrong", status=1)
+    assert as_json("files", "list") == []
+    ferrata("files", "list", "--key", "sk-wrong", status=1)
     monkeypatch.setenv("FERRATA_BASE_URL", "http://127.0.0.1:1/v1")
-    assert as_json("models", "list", "--data", data)
+    assert as_json("files", "list", "--data", data) == []
 
 
 def test_a_new_projects_key_works_until_it_is_revoked_and_is_shown_once(data):
     made = as_json("keys", "create", "--project", "alpha", "--data", data)
     assert made["api_key"].startswith("sk-ferrata-")
-    assert as_json("models", "list", "--data", data, "--key", made["api_key"])
+    assert as_json("files", "list", "--data", data, "--key", made["api_key"]) == []
     listed = ferrata("keys", "list", "--json", "--data", data)
     assert made["id"] in listed.stdout and made["api_key"] not in listed.stdout
     assert {key["project_name"] for key in json.loads(listed.stdout)} == {"default", "alpha"}
     ferrata("keys", "revoke", made["id"], "--data", data)
-    ferrata("models", "list", "--data", data, "--key", made["api_key"], status=1)
+    ferrata("files", "list", "--data", data, "--key", made["api_key"], status=1)
     missing = ferrata("keys", "revoke", "key_none", "--data", data, status=1)
     assert "key_none" in missing.stderr
 
