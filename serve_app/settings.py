@@ -5,7 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-MANAGER_NAME, NAMESPACE = "ferrata-manager", "ferrata"
+from rollout.verifiers.hosts import HOSTS_VARIABLE
+from train.registration import MANAGER_NAME, NAMESPACE
+
+__all__ = ["MANAGER_NAME", "NAMESPACE", "Settings", "shipped_models"]
 _SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
@@ -29,6 +32,8 @@ class Settings(BaseModel):
     models: dict[str, str] = Field(default_factory=shipped_models)  # name -> folder
     allow_hub_models: bool = True  # a `model` that is not in `models` is looked up on the hub
     organization: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "ferrata"
+    # Jobs sent by `ray job submit` to the same cluster are this project's, when it exists.
+    submitted_jobs_project: str = "default"
     num_api_replicas: PositiveInt = 1
     max_running_jobs: PositiveInt = 4  # on the cluster, over all projects; the rest is queued
     max_running_jobs_per_project: PositiveInt = 2
@@ -38,6 +43,8 @@ class Settings(BaseModel):
     requests_per_minute: PositiveInt = 600  # of one key
     max_concurrent_requests: PositiveInt = 64  # of one key
     max_file_bytes: PositiveInt = 512 * 2**20
+    # Graders call public addresses; private ones (names, addresses, networks) only if listed here.
+    grader_hosts: tuple[str, ...] = ()
     max_chat_engines: NonNegativeInt = 1  # 0: this service serves no models
     chat_idle_s: PositiveFloat = 300.0  # an engine without requests for so long gives its room back
 
@@ -50,6 +57,11 @@ class Settings(BaseModel):
     def files_url(self) -> str:
         """fsspec URL of the folder of uploaded files."""
         return self.files or f"file://{self.data / 'files'}"
+
+    @property
+    def grader_environment(self) -> dict[str, str]:
+        """Variables for every process in which this service's graders run."""
+        return {HOSTS_VARIABLE: ",".join(self.grader_hosts)}
 
     def job_folder(self, job_id: str) -> Path:
         """Everything of one job: its data, specification, checkpoints, events and report."""

@@ -10,13 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from train.claim import BUSY_EXIT_CODE, FolderBusyError
 from train.data import DataError
-from train.spec import JobSpec, SpecError, load_spec
+from train.plan import steps_planned
+from train.registration import register
+from train.spec import JobSpec, SpecError, load_spec, spec_to_json
 from train.stop import JobStoppedError, StopRequest, shielded_children
 
 
 def main() -> int:
-    """Run the job. Returns 0, 2 for a job that is wrong, 128 + signal for one that was stopped."""
+    """Run the job; the exit code is 0, or with a message on standard error:
+
+    2 for a job that is wrong, 75 when another process runs in its folder, 143 (SIGTERM) or 130
+    (Ctrl-C) when it was stopped.
+    """
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="job file, YAML or JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and report")
@@ -59,6 +66,9 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     stop = StopRequest()
     try:
         return _train(spec, out, checked, stop)
+    except FolderBusyError as error:
+        _refuse(error)
+        return BUSY_EXIT_CODE
     except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
         return _refuse(error)
     except JobStoppedError as stopped:
@@ -86,6 +96,7 @@ def _train(spec: JobSpec, out: Path, checked: Any, stop: StopRequest) -> int:
     with shielded_children():
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
         stop.listen()
+    register(out, spec_to_json(spec), steps_planned(spec, checked[0].train))
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
             report = run_job(spec, out, checked, stop)

