@@ -102,3 +102,10 @@ class SFTReporter(TrainerCallback):
         checkpoint.prune(self._folder, {step})
         shutil.rmtree(written)
         self._events.committed(step, self._last_metrics, time.monotonic() - started_s)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Remove TRL's folder: what it holds is committed, but for a card of its own."""
+        if self._is_main:
+            shutil.rmtree(self._folder / TRL_FOLDER, ignore_errors=True)

@@ -99,7 +99,7 @@ def test_the_last_checkpoint_alone_is_kept_and_holds_no_pickle_of_weights(undist
     names = {path.name for path in (run.bundle.out / event["path"]).iterdir()}
     assert "model.safetensors" in names
     assert not names & {"training_args.bin", "pytorch_model.bin"}
-    assert not list((run.bundle.folder / ".trl").iterdir())
+    assert [path.name for path in run.bundle.folder.iterdir()] == ["step-000014"]
 
 
 def test_a_stage_stopped_twice_in_its_middle_ends_with_the_weights_of_an_undisturbed_one(
