@@ -89,3 +89,13 @@ def test_an_unusable_pattern_is_refused_with_the_pattern_and_the_fix(pattern, co
         AnswerVerifier(pattern=pattern)
     assert repr(pattern) in str(caught.value)
     assert complaint in str(caught.value)
+
+
+def test_the_verifier_is_a_frozen_record_with_its_type_and_name_that_refuses_unknown_fields():
+    verifier = AnswerVerifier()
+    assert (verifier.type, verifier.name) == ("answer", "answer")
+    assert verifier.needs_reference_answer
+    with pytest.raises(ValidationError, match="frozen"):
+        verifier.pattern = "(a)"
+    with pytest.raises(ValidationError, match="nonsense"):
+        AnswerVerifier(nonsense=1)
