@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from train.spec import RLVRSpec, SFTSpec, SRLSpec
 
-BUDGET = 8_000_000
+BUDGET = 4_000_000
 TRAIN_COST = 3  # forward and backward, in forward passes
 VALIDATIONS_PER_STAGE = 5
 

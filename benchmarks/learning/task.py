@@ -36,7 +36,7 @@ class Regime:
 
 REGIMES = {
     "few_experts": Regime("few_experts", 32, 2000, experts_show_all=False),
-    "many_experts": Regime("many_experts", 512, 0, experts_show_all=True),
+    "many_experts": Regime("many_experts", 256, 0, experts_show_all=True),
 }
 NUM_VALID, NUM_HELDOUT = 100, 300
 

@@ -80,7 +80,7 @@ def _walk(node: ast.AST, path: _Path, scope: str) -> Iterator[tuple[_Path, str, 
                 inner = f"{scope}.{child.name}" if scope else child.name
             here = (*path, (field, index))
             yield here, inner, child
-            if not isinstance(child, ast.Raise):  # its text is for people
+            if not isinstance(child, ast.Raise | ast.Assert):  # their texts are for people
                 yield from _walk(child, here, inner)
 
 
