@@ -62,8 +62,10 @@ def run_seed(args: argparse.Namespace, regime: str, seed: int) -> None:
     from train.spec import PromptSpec
 
     base = args.out / "bases" / str(seed)
-    if not (base / "tokenizer.json").exists():  # written last
-        train_base(base, seed, args.threads)
+    with (args.out / f"base-{seed}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be training it
+        if not (base / "tokenizer.json").exists():  # written last
+            train_base(base, seed, args.threads)
     data = write_data(args.out / "data" / regime, regime)
     fleet = _fleet(args.threads)
 
