@@ -13,7 +13,7 @@ from train.spec import RLVRSpec, SFTSpec, SRLSpec
 
 BUDGET = 4_000_000
 TRAIN_COST = 3  # forward and backward, in forward passes
-VALIDATIONS_PER_STAGE = 5
+VALIDATIONS_PER_STAGE = 4
 
 StageKind = Literal["sft", "srl", "rlvr", "whole"]
 

@@ -32,10 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU_LIMIT_S, WALL_LIMIT_S = 120, 900  # the wall limit is for a busy machine
 PRELOADED = (
     "torch",
-    "transformers",
+    "transformers.models.qwen3.modeling_qwen3",
+    "safetensors.torch",
+    "ray.train",
+    "numpy",
     "pydantic",
     "pytest",
-    "safetensors.torch",
     "cydifflib",
     "yaml",
     "httpx",
