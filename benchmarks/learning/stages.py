@@ -170,9 +170,9 @@ def _run_sft(bench: Bench, stage: Stage, model: Path, budget: int, folder: Path)
     )
     keep = _Keeper(bench, result, budget, lambda: policy.save_pretrained(folder))
 
-    def after_step(step: int) -> None:
+    def after_step(step: int, epoch: float) -> None:
         result.steps = step
-        result.trained_tokens = round(epoch_tokens * step * spec.batch_size / len(examples))
+        result.trained_tokens = round(epoch_tokens * epoch)
         if keep.is_due():
             bench.fleet.publish(dict(policy.state_dict()))
             keep.when_due()
@@ -186,12 +186,12 @@ def _run_sft(bench: Bench, stage: Stage, model: Path, budget: int, folder: Path)
     return result
 
 
-def _after_step(call: Callable[[int], None]) -> Any:
+def _after_step(call: Callable[[int, float], None]) -> Any:
     from transformers import TrainerCallback
 
     class AfterStep(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            call(state.global_step)
+            call(state.global_step, state.epoch)
 
     return AfterStep()
 
