@@ -72,68 +72,40 @@ def run_sft(bundle: SFTConfigBundle, storage: Path) -> Path:
     return found.path
 
 
-def make_trainer(
-    model: Any,
-    tokenizer: Any,
-    spec: SFTSpec,
-    examples: list[dict[str, list[int]]],
-    folder: Path,
-    *,
-    seed: int,
-    max_length: int,
-    num_workers: int = 1,
-    use_cpu: bool = True,
-    bf16: bool = False,
-) -> Any:
-    """Return TRL's SFTTrainer over `sft_examples`, learning from completions alone."""
+def _sft_loop(train_loop_config: dict[str, Any]) -> None:
+    import torch
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
-
-    return SFTTrainer(
-        model=model,
-        args=SFTConfig(
-            output_dir=str(folder),
-            num_train_epochs=spec.num_epochs,
-            per_device_train_batch_size=max(1, spec.batch_size // num_workers),
-            learning_rate=spec.learning_rate,
-            max_length=max_length,
-            completion_only_loss=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=seed,
-            use_cpu=use_cpu,
-            bf16=bf16,
-            gradient_checkpointing=False,
-        ),
-        train_dataset=Dataset.from_list(examples),
-        processing_class=tokenizer,
-    )
-
-
-def _sft_loop(train_loop_config: dict[str, Any]) -> None:
-    import torch
 
     from train.policy import load_model
     from train.prompts import load_tokenizer
 
     bundle: SFTConfigBundle = train_loop_config["bundle"]
-    job = bundle.job
-    torch.set_num_threads(job.learner.num_threads)
-    tokenizer = load_tokenizer(job)
-    model = load_model(job.model, "float32")  # bf16 below is autocast
-    trainer = make_trainer(
-        model,
-        tokenizer,
-        bundle.sft,
-        bundle.examples,
-        bundle.folder / ".trl",
-        seed=job.seed,
-        max_length=job.rollout.max_model_len,
-        num_workers=job.learner.num_workers,
-        use_cpu=job.learner.gpus_per_worker == 0,
-        bf16=job.learner.dtype == "bfloat16",
+    torch.set_num_threads(bundle.job.learner.num_threads)
+    tokenizer = load_tokenizer(bundle.job)
+    model = load_model(bundle.job.model, "float32")  # bf16 below is autocast
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(bundle.folder / ".trl"),
+            num_train_epochs=bundle.sft.num_epochs,
+            per_device_train_batch_size=max(
+                1, bundle.sft.batch_size // bundle.job.learner.num_workers
+            ),
+            learning_rate=bundle.sft.learning_rate,
+            max_length=bundle.job.rollout.max_model_len,
+            completion_only_loss=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=bundle.job.seed,
+            use_cpu=bundle.job.learner.gpus_per_worker == 0,
+            bf16=bundle.job.learner.dtype == "bfloat16",
+            gradient_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_list(bundle.examples),
+        processing_class=tokenizer,
     )
     trainer.train()
     if ray.train.get_context().get_world_rank() == 0:

@@ -24,7 +24,7 @@ from train.evaluate import Evaluation, evaluate
 from train.learner import Learner
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
-from train.spec import LearnerSpec, StageSpec
+from train.spec import LearnerSpec, SFTSpec, StageSpec
 from train.srl import srl_problems, srl_verifier
 
 GRADER = AnswerVerifier(pattern=r"=(\d{4})$")
@@ -150,7 +150,7 @@ def _problems(bench: Bench, stage: Stage) -> tuple[list[Problem], Any, int]:
 
 def _run_sft(bench: Bench, stage: Stage, model: Path, budget: int, folder: Path) -> StageResult:
     from train.policy import load_model
-    from train.sft import make_trainer, sft_examples
+    from train.sft import sft_examples
 
     spec = stage.spec()
     experts = [row for row in bench.train if row.expert_steps]
@@ -159,15 +159,7 @@ def _run_sft(bench: Bench, stage: Stage, model: Path, budget: int, folder: Path)
     spec = spec.model_copy(update={"num_epochs": max(1, budget // (TRAIN_COST * epoch_tokens))})
     policy, result = load_model(str(model), "float32"), StageResult()
     trl_folder = folder.with_name(f".{folder.name}-trl")
-    trainer = make_trainer(
-        policy,
-        bench.renderer.tokenizer,
-        spec,
-        examples,
-        trl_folder,
-        seed=bench.seed,
-        max_length=MAX_MODEL_LEN,
-    )
+    trainer = _sft_trainer(bench, spec, policy, examples, trl_folder)
     keep = _Keeper(bench, result, budget, lambda: policy.save_pretrained(folder))
 
     def after_step(step: int, epoch: float) -> None:
@@ -184,6 +176,36 @@ def _run_sft(bench: Bench, stage: Stage, model: Path, budget: int, folder: Path)
         bench.fleet.publish(dict(policy.state_dict()))
         keep.now()
     return result
+
+
+def _sft_trainer(
+    bench: Bench, spec: SFTSpec, policy: Any, examples: list[dict[str, list[int]]], folder: Path
+) -> Any:
+    """TRL's trainer, set up as a job's SFT stage is (`train.sft`)."""
+    from datasets import Dataset
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    return SFTTrainer(
+        model=policy,
+        args=SFTConfig(
+            output_dir=str(folder),
+            num_train_epochs=spec.num_epochs,
+            per_device_train_batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate,
+            max_length=MAX_MODEL_LEN,
+            completion_only_loss=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=bench.seed,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_list(examples),
+        processing_class=bench.renderer.tokenizer,
+    )
 
 
 def _after_step(call: Callable[[int, float], None]) -> Any:
