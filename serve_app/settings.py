@@ -40,7 +40,7 @@ class Settings(BaseModel):
     requests_per_minute: PositiveInt = 600  # of one key
     max_concurrent_requests: PositiveInt = 64  # of one key
     max_file_bytes: PositiveInt = 512 * 2**20
-    # Graders call public addresses; private ones (names, addresses, networks) only when listed here.
+    # Graders call public addresses; private ones (names, addresses, networks) only if listed here.
     grader_hosts: tuple[str, ...] = ()
     max_chat_engines: NonNegativeInt = 1  # 0: this service serves no models
     chat_idle_s: PositiveFloat = 300.0  # an engine without requests for so long gives its room back
