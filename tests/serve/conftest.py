@@ -11,6 +11,8 @@ import pytest
 from conftest import SCRATCH
 from sqlalchemy import create_engine, make_url, text
 
+from serve.kit import Tenant, make_service
+from serve_app.context import Service
 from serve_app.store.database import Database
 from serve_app.store.migrate import migrate
 
@@ -102,3 +104,21 @@ def database(store_url) -> Iterator[Database]:
     database = Database(store_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def service(database, tmp_path) -> Service:
+    """A whole service without Ray, on SQLite and on PostgreSQL."""
+    return make_service(database, tmp_path / "data")
+
+
+@pytest.fixture
+def tenant(service) -> Tenant:
+    """A client of a project, with its key."""
+    return Tenant(service, "ours")
+
+
+@pytest.fixture
+def stranger(service) -> Tenant:
+    """A client of another project."""
+    return Tenant(service, "theirs")

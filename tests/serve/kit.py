@@ -18,7 +18,13 @@ from serve_app.store.database import Database
 from serve_app.store.tables import Job
 
 ROWS = b'{"messages": [{"role": "user", "content": "2+2?"}], "reference_answer": "4"}\n'
-GRADER = {"type": "answer"}
+GRADER = {
+    "type": "string_check",
+    "name": "check",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.reference_answer }}",
+    "operation": "eq",
+}
 BASE_MODEL = "ferrata-tiny"
 
 
