@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 from conftest import SCRATCH
 from sqlalchemy import create_engine, make_url, text
+from starlette.testclient import TestClient
 
-from serve.kit import Tenant, make_service
+from serve.kit import Tenant, whole_service
+from serve_app.api import create_api
 from serve_app.context import Service
+from serve_app.files import FileStorage
+from serve_app.keys import Keyring
+from serve_app.limits import RateLimiter
+from serve_app.secrets import SecretBox
+from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.migrate import migrate
 
@@ -106,19 +113,70 @@ def database(store_url) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def service(database, tmp_path) -> Service:
-    """A whole service without Ray, on SQLite and on PostgreSQL."""
-    return make_service(database, tmp_path / "data")
+class Idle:
+    """A manager and engines that do nothing: the store and the routes are what is tested."""
+
+    def nudge(self) -> None:
+        """Nobody is there."""
+
+    def health(self) -> dict:
+        """Well."""
+        return {"ok": True, "detail": "not there"}
 
 
 @pytest.fixture
-def tenant(service) -> Tenant:
-    """A client of a project, with its key."""
-    return Tenant(service, "ours")
+def settings(tmp_path, store_url) -> Settings:
+    """A service of this test's own; `replace` its limits by `model_copy(update=...)`."""
+    return Settings(data=tmp_path / "data", store=store_url, models={})
+
+
+def make_service(settings: Settings, database: Database) -> Service:
+    """Every part of a service but Ray."""
+    return Service(
+        settings=settings,
+        database=database,
+        files=FileStorage(settings, database),
+        keyring=Keyring(database),
+        secrets=SecretBox(settings, database),
+        limiter=RateLimiter(settings),
+        manager=Idle(),
+        chat=Idle(),
+    )
+
+
+def make_client(service: Service, project: str = "first") -> TestClient:
+    """A client with a new key of this project."""
+    _, key = service.keyring.create_key(project, "test")
+    client = TestClient(create_api(service), raise_server_exceptions=False)
+    client.headers["authorization"] = f"Bearer {key}"
+    return client
 
 
 @pytest.fixture
-def stranger(service) -> Tenant:
-    """A client of another project."""
-    return Tenant(service, "theirs")
+def service(settings, database) -> Service:
+    """Every part of a service but Ray, on both stores."""
+    return make_service(settings, database)
+
+
+@pytest.fixture
+def client(service) -> TestClient:
+    """A client of the service's first project."""
+    return make_client(service)
+
+
+@pytest.fixture
+def whole(database, tmp_path) -> Service:
+    """A service with the shipped models, whose manager counts its nudges."""
+    return whole_service(database, tmp_path / "whole")
+
+
+@pytest.fixture
+def tenant(whole) -> Tenant:
+    """A client of one of its projects, with its key."""
+    return Tenant(whole, "ours")
+
+
+@pytest.fixture
+def stranger(whole) -> Tenant:
+    """A client of another of its projects."""
+    return Tenant(whole, "theirs")

@@ -55,7 +55,7 @@ class NoEngines:
         return self.state
 
 
-def make_service(database: Database, folder: Path, **settings: Any) -> Service:
+def whole_service(database: Database, folder: Path, **settings: Any) -> Service:
     """A service whose files lie in `folder`; no limit is in the way unless a test sets one."""
     defaults = {"requests_per_minute": 1_000_000, "allow_hub_models": False}
     made = Settings(

@@ -187,9 +187,9 @@ def operations(document: dict) -> Iterator[dict]:
 
 
 def test_limits_of_a_key_hold_on_every_route_together(database, tmp_path):
-    from serve.kit import make_service
+    from serve.kit import whole_service
 
-    client = Tenant(make_service(database, tmp_path, requests_per_minute=2), "slow")
+    client = Tenant(whole_service(database, tmp_path, requests_per_minute=2), "slow")
     assert client.get("/v1/models").status_code == 200
     assert client.get("/v1/files").status_code == 200
     response = client.get("/v1/fine_tuning/jobs")

@@ -7,7 +7,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 from starlette.testclient import TestClient
 
-from serve.kit import Tenant, error_of, make_service
+from serve.kit import Tenant, error_of, whole_service
 from serve_app.job_state import JobStatus
 from serve_app.store import idempotency, jobs
 from serve_app.store.tables import Attempt, Idempotency
@@ -201,7 +201,7 @@ class TestSentTwice:
 
 
 def test_a_project_may_have_so_many_open_jobs_and_no_more(database, tmp_path):
-    client = Tenant(make_service(database, tmp_path, max_open_jobs_per_project=2), "small")
+    client = Tenant(whole_service(database, tmp_path, max_open_jobs_per_project=2), "small")
     body = client.body()
     first = client.create(training_file=body["training_file"])
     client.create(training_file=body["training_file"])

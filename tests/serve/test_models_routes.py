@@ -3,7 +3,7 @@
 import pytest
 from openai.types import Model as ClientModel
 
-from serve.kit import Tenant, error_of, make_service
+from serve.kit import Tenant, error_of, whole_service
 from serve_app.catalogue import HubUnreachableError, find_model, hub_has, is_hub_name
 from serve_app.store.tables import Model
 
@@ -94,7 +94,7 @@ def test_a_folder_is_no_hub_name(name, tmp_path, monkeypatch):
 def test_a_hub_that_does_not_answer_is_a_503_and_one_without_the_model_a_400(
     tenant, database, tmp_path, monkeypatch
 ):
-    client = Tenant(make_service(database, tmp_path / "hub", allow_hub_models=True), "hub")
+    client = Tenant(whole_service(database, tmp_path / "hub", allow_hub_models=True), "hub")
     body = client.body(model="owner/name")
     with pytest.raises(HubUnreachableError):  # the tests run offline
         hub_has("owner/name", None)
