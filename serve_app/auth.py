@@ -24,7 +24,8 @@ def key_of(request: Request) -> str | None:
 def caller(request: Request, service: ServiceOf) -> Iterator[Caller]:
     """Who calls. Holds one of the key's places until the response is sent, streams included.
 
-    Raises ApiError: 400 for a URL that PostgreSQL could not look up, 401 without a key that is known, 429 above the key's limits.
+    Raises ApiError: 400 for a URL that PostgreSQL could not look up, 401 without a key that is
+    known, 429 above the key's limits.
     """
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
         raise bad_request("The URL holds a NUL byte, which no id and no filter has")

@@ -1,10 +1,10 @@
 """/v1/fine_tuning/alpha/graders: check a grader, and run it over one sample."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import anyio.to_thread
-from anyio import CapacityLimiter
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from rollout.verifiers.grader_run import run_grader
@@ -13,9 +13,9 @@ from serve_app.auth import Calling
 from serve_app.errors import bad_request
 
 router = APIRouter(prefix="/fine_tuning/alpha/graders", tags=["graders"])
-# At once, of one replica. A grader may take minutes: more of them wait here and leave the threads
-# that answer everything else alone.
-MAX_GRADER_RUNS = 4
+# A grader may take minutes. More of them than these threads wait, and leave the threads that answer
+# everything else alone.
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="grader")
 
 
 class _Body(BaseModel):
@@ -45,13 +45,6 @@ def read_grader(raw: dict[str, Any]) -> BaseModel:
         raise bad_request(str(error), param=param, code="invalid_grader") from None
 
 
-def _runs_of(request: Request) -> CapacityLimiter:
-    state = request.app.state
-    if not hasattr(state, "grader_runs"):
-        state.grader_runs = CapacityLimiter(MAX_GRADER_RUNS)
-    return state.grader_runs
-
-
 @router.post("/validate")
 def validate_grader(body: ValidateGrader, caller: Calling) -> dict[str, Any]:
     """The grader as it was understood; 400 names what is wrong."""
@@ -60,10 +53,10 @@ def validate_grader(body: ValidateGrader, caller: Calling) -> dict[str, Any]:
 
 
 @router.post("/run")
-async def run(body: RunGrader, request: Request, caller: Calling) -> dict[str, Any]:
+async def run(body: RunGrader, caller: Calling) -> dict[str, Any]:
     """Judge one sample. A grader that fails is no HTTP error: `metadata.errors` says how."""
-    limiter = _runs_of(request)
-    grader = await anyio.to_thread.run_sync(read_grader, body.grader, limiter=limiter)
-    return await anyio.to_thread.run_sync(
-        run_grader, grader, body.model_sample, body.item, limiter=limiter
-    )
+    return await asyncio.get_running_loop().run_in_executor(_threads, _run, body)
+
+
+def _run(body: RunGrader) -> dict[str, Any]:
+    return run_grader(read_grader(body.grader), body.model_sample, body.item)

@@ -186,7 +186,10 @@ def test_checkpoints_are_read_by_the_stock_client_without_those_that_were_given_
     assert [checkpoint.step_number for checkpoint in found] == [8, 6]
     assert found[0].fine_tuning_job_id == job_id
     assert found[0].fine_tuned_model_checkpoint.endswith(":ckpt-step-8")
-    assert (found[0].metrics.step, page["data"][0]["metrics"]["full_valid_mean_reward"]) == (8, 0.25)
+    assert (found[0].metrics.step, page["data"][0]["metrics"]["full_valid_mean_reward"]) == (
+        8,
+        0.25,
+    )
     assert (page["first_id"], page["last_id"]) == (found[0].id, found[1].id)
     assert page["has_more"] is True
     rest = tenant.get(url, params={"after": found[1].id}).json()

@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_is_a_400_that_names_the_field_and_no_job(tenant,
 
 
 def test_a_file_of_another_purpose_is_refused(tenant):
-    body = tenant.body(training_file=tenant.upload(purpose="batch"))
+    body = tenant.body(training_file=tenant.upload(purpose="user_data"))
     error = error_of(tenant.post(JOBS, json=body), 400)
     assert (error["param"], error["code"]) == ("training_file", "invalid_file_purpose")
 
@@ -346,5 +346,3 @@ def test_progress_is_one_only_at_success(tenant):
     assert shown(steps_done=2) == 0.25
     assert 7 / 8 < shown(steps_done=8, status="running") < 1
     assert shown(status="succeeded") == 1.0
-
-

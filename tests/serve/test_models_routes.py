@@ -82,7 +82,8 @@ def test_a_name_leads_to_its_folder(tenant):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc", "etc/passwd/x", "../x/y", "a/..", "owner/", "/name", "a b/c", "~/x", "", "tmp/x"]
+    "name",
+    ["/etc", "etc/passwd/x", "../x/y", "a/..", "owner/", "/name", "a b/c", "~/x", "", "tmp/x"],
 )
 def test_a_folder_is_no_hub_name(name, tmp_path, monkeypatch):
     (tmp_path / "tmp" / "x").mkdir(parents=True)
