@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from serve_app.ids import new_id
@@ -95,9 +95,18 @@ def list_jobs(
             raise KeyError(after)
         query = query.where(Job.seq < cursor.seq)
     for key, value in (metadata or {}).items():
-        query = query.where(Job.job_metadata[key].as_string() == value)
+        query = query.where(_has_pair(session, key, value))
     found = list(session.scalars(query.limit(limit + 1)))
     return found[:limit], len(found) > limit
+
+
+def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    """True of jobs with this metadata. Compares keys as values: in a path they need escapes."""
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    each = func.json_each if sqlite else func.json_each_text
+    pairs = each(Job.job_metadata).table_valued("key", "value")
+    query = select(pairs.c.key).where(pairs.c.key == key, pairs.c.value == value)
+    return query.exists()
 
 
 def open_jobs(session: Session) -> list[Job]:

@@ -57,7 +57,11 @@ class NoEngines:
 
 def whole_service(database: Database, folder: Path, **settings: Any) -> Service:
     """A service whose files lie in `folder`; no limit is in the way unless a test sets one."""
-    defaults = {"requests_per_minute": 1_000_000, "allow_hub_models": False}
+    defaults = {
+        "requests_per_minute": 1_000_000,
+        "max_open_jobs_per_project": 1000,
+        "allow_hub_models": False,
+    }
     made = Settings(
         data=folder,
         store=database.url.render_as_string(hide_password=False),

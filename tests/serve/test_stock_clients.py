@@ -139,7 +139,7 @@ def test_the_stock_client_reads_everything(server, ended, client):
     environment = {"BASE_URL": server.base_url, "API_KEY": server.tenant.key}
     seen = run_client(client, "contract.py", ENDED_JOB=ended, **environment)
     assert seen["version"] == VERSIONS[client]
-    assert seen["files"] == ["rows.jsonl", "x.jsonl", "upload", "processed", 78]
+    assert seen["files"] == ["rows.jsonl", "x.jsonl", "upload", "processed", 77]
     assert json.loads(seen["content"])["reference_answer"] == "4"
     assert seen["listed_files"] >= 3
     assert seen["deleted"] is True

@@ -90,7 +90,7 @@ def lifecycle(file: str) -> None:
     seen["wrong_field"] = failure(lambda: create(file, extra_query={}, seed=-1))
     bad = OpenAI(base_url=BASE_URL, api_key="sk-ferrata-wrong")
     seen["wrong_key"] = failure(lambda: bad.models.list())
-    conflict = {"extra_headers": {"Idempotency-Key": "once"}}
+    conflict = {"extra_headers": {"Idempotency-Key": f"once-{openai.__version__}"}}
     first = create(file, **conflict)
     seen["idempotent"] = create(file, **conflict).id == first.id
     seen["conflict"] = failure(lambda: create(file, seed=9, **conflict))
