@@ -11,7 +11,16 @@ from pydantic import BaseModel
 from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
-from serve_app.routes import files, graders, health, job_details, jobs, models, uploads
+from serve_app.routes import (
+    files,
+    graders,
+    health,
+    job_details,
+    jobs,
+    model_files,
+    models,
+    uploads,
+)
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
 V1: list[APIRouter] = [
@@ -20,6 +29,7 @@ V1: list[APIRouter] = [
     jobs.router,
     job_details.router,
     graders.router,
+    model_files.router,  # before models, whose names may hold "/"
     models.router,
 ]
 

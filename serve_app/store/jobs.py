@@ -66,12 +66,15 @@ def get_job(
 ) -> Job | None:
     """Return the job; with `project_id`, only when it is that project's.
 
-    `lock` keeps other writers of the row away until the transaction ends.
+    `lock` keeps other writers of the row away until the transaction ends, and reads what they
+    wrote before, also into a row that this session holds already.
     """
     query = select(Job).where(Job.id == job_id)
     if project_id is not None:
         query = query.where(Job.project_id == project_id)
-    return session.scalar(query.with_for_update() if lock else query)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
 
 
 def list_jobs(
@@ -95,18 +98,17 @@ def list_jobs(
             raise KeyError(after)
         query = query.where(Job.seq < cursor.seq)
     for key, value in (metadata or {}).items():
-        query = query.where(_has_pair(session, key, value))
+        query = query.where(_has_metadata(session, key, value))
     found = list(session.scalars(query.limit(limit + 1)))
     return found[:limit], len(found) > limit
 
 
-def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
-    """True of jobs with this metadata. Compares keys as values: in a path they need escapes."""
-    sqlite = session.get_bind().dialect.name == "sqlite"
-    each = func.json_each if sqlite else func.json_each_text
-    pairs = each(Job.job_metadata).table_valued("key", "value")
-    query = select(pairs.c.key).where(pairs.c.key == key, pairs.c.value == value)
-    return query.exists()
+def _has_metadata(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    if session.get_bind().dialect.name != "sqlite":
+        return Job.job_metadata[key].as_string() == value
+    # SQLite's JSON paths have no way to write a quote, a backslash or a letter beyond ASCII.
+    pair = func.json_each(Job.job_metadata).table_valued("key", "value")
+    return select(pair.c.key).where(pair.c.key == key, pair.c.value == value).exists()
 
 
 def open_jobs(session: Session) -> list[Job]:

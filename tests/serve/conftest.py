@@ -13,6 +13,7 @@ from conftest import SCRATCH
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
+from serve.job_rows import make_job
 from serve.kit import Tenant, whole_service
 from serve_app.api import create_api
 from serve_app.context import Service
@@ -197,3 +198,15 @@ def tenant(whole) -> Tenant:
 def stranger(whole) -> Tenant:
     """A client of another of its projects."""
     return Tenant(whole, "theirs")
+
+
+@pytest.fixture
+def project(database) -> str:
+    """A project's id."""
+    return Keyring(database).create_key("first", "laptop")[0].project_id
+
+
+@pytest.fixture
+def job_id(database, project) -> str:
+    """A new job."""
+    return make_job(database, project)
