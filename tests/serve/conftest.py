@@ -13,6 +13,7 @@ from conftest import SCRATCH
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
+from serve.job_rows import make_job
 from serve_app.api import create_api
 from serve_app.context import Service
 from serve_app.files import FileStorage
@@ -178,3 +179,15 @@ def service(settings, database) -> Service:
 def client(service) -> TestClient:
     """A client of the service's first project."""
     return make_client(service)
+
+
+@pytest.fixture
+def project(database) -> str:
+    """A project's id."""
+    return Keyring(database).create_key("first", "laptop")[0].project_id
+
+
+@pytest.fixture
+def job_id(database, project) -> str:
+    """A new job."""
+    return make_job(database, project)

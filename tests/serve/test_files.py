@@ -44,12 +44,6 @@ def storage(request, settings, database, tmp_path) -> FileStorage:
     return FileStorage(chosen, database)
 
 
-@pytest.fixture
-def project(service) -> str:
-    """A project's id."""
-    return service.keyring.create_key("first", "laptop")[0].project_id
-
-
 def age(database, file_id: str, **columns) -> None:
     """Change a file's row, such as its times."""
     with database.write() as session:

@@ -41,12 +41,6 @@ def box(settings, database) -> SecretBox:
     return SecretBox(settings, database)
 
 
-@pytest.fixture
-def project(database) -> str:
-    """A project's id."""
-    return Keyring(database).create_key("algebra", "laptop")[0].project_id
-
-
 def test_a_secret_is_read_back_and_its_value_is_nowhere_in_the_store(
     box, project, database, settings
 ):
