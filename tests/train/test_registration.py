@@ -25,13 +25,6 @@ def test_only_a_ray_job_that_no_service_started_registers():
     assert submitted_job(ours) is None
 
 
-def test_the_manager_is_known_to_the_driver_by_the_name_that_the_service_gives_it():
-    from serve_app.settings import MANAGER_NAME, NAMESPACE
-    from train import registration
-
-    assert (registration.MANAGER_NAME, registration.NAMESPACE) == (MANAGER_NAME, NAMESPACE)
-
-
 def test_secrets_are_written_for_their_owner_alone_and_become_environment_variables(
     tmp_path, monkeypatch
 ):
