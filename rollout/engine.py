@@ -18,7 +18,6 @@ from rollout.live import (
     LiveRollout,
     SamplingExtras,
     Update,
-    token_logprobs,
 )
 from rollout.types import Problem, Rollout, SamplingSpec
 
@@ -248,7 +247,7 @@ class Engine:
             seed=None if extras.seed is None else extras.seed + rollout.total_requests(),
             max_tokens=rollout.room(),
             stop=[sampling.step_end] if sampling.protocol == "stepwise" else None,
-            logprobs=extras.top_logprobs,  # 0: of the sampled token only
+            logprobs=extras.top_logprobs or 0,  # 0: of the sampled token only
             output_kind=kind,
         )
         rollout.num_requests += 1
@@ -280,7 +279,7 @@ class Engine:
             key=rollout.key,
             text=text,
             num_tokens=len(sample.token_ids),
-            logprobs=token_logprobs(sample) if rollout.extras.top_logprobs else (),
+            logprobs=rollout.token_logprobs(sample),
             turn=turn,
             rollout=Rollout(rollout.problem.id, tuple(rollout.turns)) if ended else None,
         )

@@ -19,7 +19,8 @@ class SamplingExtras:
     presence_penalty: float = 0.0  # within one generation, as is the next
     frequency_penalty: float = 0.0
     seed: int | None = None  # None: the engine's own generator
-    top_logprobs: int = 0  # alternatives told beside every sampled token
+    # Tell every sampled token's log-probability with so many alternatives; None: do not.
+    top_logprobs: int | None = None
     max_total_tokens: int | None = None  # sampled in all turns together; None: no further limit
     add_special_tokens: bool = False  # to the prompt; a chat template has placed them already
     incremental: bool = False  # True: every engine step tells what it added
@@ -148,13 +149,15 @@ class LiveRollout:
         num_ids = len(tokenizer.encode(self.context, add_special_tokens=False))
         return num_ids < self.max_model_len
 
-
-def token_logprobs(sample: Any) -> tuple[TokenLogprob, ...]:
-    """vLLM's mappings {token id: entry} as records, likeliest first."""
-    records = []
-    for token, entries in zip(sample.token_ids, sample.logprobs, strict=True):
-        top = sorted(entries.values(), key=lambda entry: entry.rank)
-        tops = tuple((entry.decoded_token or "", entry.logprob) for entry in top)
-        chosen = entries[token]
-        records.append(TokenLogprob(chosen.decoded_token or "", chosen.logprob, tops))
-    return tuple(records)
+    def token_logprobs(self, sample: Any) -> tuple[TokenLogprob, ...]:
+        """vLLM's mappings {token id: entry} as records, where these were asked for."""
+        count = self.extras.top_logprobs
+        if count is None:
+            return ()
+        records = []
+        for token, entries in zip(sample.token_ids, sample.logprobs, strict=True):
+            top = sorted(entries.values(), key=lambda entry: entry.rank)[:count]
+            tops = tuple((entry.decoded_token or "", entry.logprob) for entry in top)
+            chosen = entries[token]
+            records.append(TokenLogprob(chosen.decoded_token or "", chosen.logprob, tops))
+        return tuple(records)
