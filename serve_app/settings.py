@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from rollout.verifiers.hosts import HOSTS_VARIABLE
+
 MANAGER_NAME, NAMESPACE = "ferrata-manager", "ferrata"
 _SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "models"
 
@@ -38,6 +40,8 @@ class Settings(BaseModel):
     requests_per_minute: PositiveInt = 600  # of one key
     max_concurrent_requests: PositiveInt = 64  # of one key
     max_file_bytes: PositiveInt = 512 * 2**20
+    # Graders call public addresses; private ones (names, addresses, networks) only if listed here.
+    grader_hosts: tuple[str, ...] = ()
     max_chat_engines: NonNegativeInt = 1  # 0: this service serves no models
     chat_idle_s: PositiveFloat = 300.0  # an engine without requests for so long gives its room back
 
@@ -50,6 +54,11 @@ class Settings(BaseModel):
     def files_url(self) -> str:
         """fsspec URL of the folder of uploaded files."""
         return self.files or f"file://{self.data / 'files'}"
+
+    @property
+    def grader_environment(self) -> dict[str, str]:
+        """Variables for every process in which this service's graders run."""
+        return {HOSTS_VARIABLE: ",".join(self.grader_hosts)}
 
     def job_folder(self, job_id: str) -> Path:
         """Everything of one job: its data, specification, checkpoints, events and report."""

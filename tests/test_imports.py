@@ -17,6 +17,8 @@ LIGHT = [
     "rollout/verifiers/__init__.py",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("rollout/verifiers/[!_]*.py")),
     "rollout/collector.py",
+    "serve_app/request_types.py",
+    "serve_app/schemas.py",
     "train/spec.py",
     "train/data.py",
     "train/advantages.py",

@@ -151,10 +151,10 @@ class _Job:
         spec, stage = self.spec, getattr(self.spec, name)
         if isinstance(stage, SRLSpec):
             problems = srl_problems(self.data.train, self.renderer, stage)
-            verifier, sampling = srl_verifier(stage), spec.step_sampling_spec(stage.temperature)
+            verifier, sampling = srl_verifier(stage), spec.step_sampling_spec(stage)
         else:
             problems = self._problems(self.data.train)
-            verifier, sampling = job_grader(spec), spec.sampling_spec(stage.temperature)
+            verifier, sampling = job_grader(spec), spec.sampling_spec(stage.temperature, stage)
         config = StageConfig(
             name=name,
             job=spec,

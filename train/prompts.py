@@ -64,7 +64,11 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
 
     Also when an expert's step is longer than a generation may be: the policy could never write it.
     """
-    limit = spec.rollout.max_model_len - spec.sampling.max_tokens
+    limits = spec.generation_limits()
+    name, most = max(limits.items(), key=lambda item: item[1])
+    limit = spec.rollout.max_model_len - most
+    step_name = "srl.max_tokens" if "srl.max_tokens" in limits else "sampling.max_tokens"
+    step_tokens = limits[step_name]
     titled = spec.srl is not None and spec.srl.title_context
     for row in rows:
         length = max(
@@ -74,18 +78,18 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
         if length > limit:
             raise DataError(
                 f"{path}, line {row.line}: its prompt has {length} tokens, but "
-                f"rollout.max_model_len {spec.rollout.max_model_len} less sampling.max_tokens "
-                f"{spec.sampling.max_tokens} leaves {limit}; shorten the row or raise "
+                f"rollout.max_model_len {spec.rollout.max_model_len} less {name} "
+                f"{most} leaves {limit}; shorten the row or raise "
                 "rollout.max_model_len"
             )
         for number, step in enumerate(row.expert_steps, start=1):
             target = split_title(step)[1] if titled else step
             least = len(renderer.encode(f"{THINK_OPEN}{THINK_CLOSE}{target.strip()}")) + 1
-            if least > spec.sampling.max_tokens:
+            if least > step_tokens:
                 raise DataError(
                     f"{path}, line {row.line}: expert step {number} takes {least} tokens with its "
-                    f"think block and end, but sampling.max_tokens is {spec.sampling.max_tokens}; "
-                    "shorten the step or raise sampling.max_tokens"
+                    f"think block and end, but {step_name} is {step_tokens}; shorten the "
+                    f"step or raise {step_name}"
                 )
         if any(spec.prompt.step_end in step.strip() for step in row.expert_steps):
             raise DataError(

@@ -87,6 +87,7 @@ class StageSpec(_Spec):
     lr_schedule: Literal["constant", "linear"] = "constant"  # linear: to a tenth at the last step
     warmup_steps: NonNegativeInt = 0
     temperature: PositiveFloat = 1.0
+    max_tokens: PositiveInt | None = None  # in one generation; null: sampling.max_tokens
     std_threshold: NonNegativeFloat = 0.0  # a group is kept when its rewards' std exceeds this
     max_sampling_rounds: PositiveInt = 4  # refills, the first round included
     advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
@@ -207,30 +208,40 @@ class JobSpec(_Spec):
             raise ValueError(
                 "no grader: give `grader: {type: answer}`; checkpoints are chosen by it"
             )
-        if self.sampling.max_tokens >= self.rollout.max_model_len:
-            raise ValueError(
-                f"sampling.max_tokens is {self.sampling.max_tokens}, which leaves no room for a "
-                f"prompt in rollout.max_model_len {self.rollout.max_model_len}: lower the former "
-                "or raise the latter"
-            )
+        for name, max_tokens in self.generation_limits().items():
+            if max_tokens >= self.rollout.max_model_len:
+                raise ValueError(
+                    f"{name} is {max_tokens}, which leaves no room for a prompt in "
+                    f"rollout.max_model_len {self.rollout.max_model_len}: lower the former or "
+                    "raise the latter"
+                )
         return self
 
-    def sampling_spec(self, temperature: float) -> SamplingSpec:
-        """How whole problems are sampled (RLVR, validation, evaluation)."""
+    def generation_limits(self) -> dict[str, int]:
+        """Every limit of one generation, in tokens, by the field that sets it."""
+        stages = {"srl": self.srl, "rlvr": self.rlvr}
+        given = {
+            f"{name}.max_tokens": stage.max_tokens
+            for name, stage in stages.items()
+            if stage is not None and stage.max_tokens is not None
+        }
+        return {"sampling.max_tokens": self.sampling.max_tokens, **given}
+
+    def sampling_spec(self, temperature: float, stage: StageSpec | None = None) -> SamplingSpec:
+        """How whole problems are sampled: in a stage (RLVR), or to validate and evaluate."""
         stepwise = self.sampling.protocol == "stepwise"
         return SamplingSpec(
             protocol=self.sampling.protocol,
-            max_tokens=self.sampling.max_tokens,
+            max_tokens=(stage and stage.max_tokens) or self.sampling.max_tokens,
             max_turns=self.sampling.max_turns if stepwise else 1,
             temperature=temperature,
             step_end=self.prompt.step_end,
         )
 
-    def step_sampling_spec(self, temperature: float) -> SamplingSpec:
+    def step_sampling_spec(self, stage: StageSpec) -> SamplingSpec:
         """How a single step is sampled (SRL), whatever the job's protocol."""
-        return SamplingSpec(
-            "stepwise", self.sampling.max_tokens, 1, temperature, self.prompt.step_end
-        )
+        max_tokens = stage.max_tokens or self.sampling.max_tokens
+        return SamplingSpec("stepwise", max_tokens, 1, stage.temperature, self.prompt.step_end)
 
 
 def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:

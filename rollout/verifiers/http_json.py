@@ -3,6 +3,7 @@
 Called by `judge`, `text_similarity` and `endpoint`. Redirects are not followed, answers are
 bounded, and a server that stalls or drips is cut off: the deadline covers connecting, waiting,
 reading and every retry. What a user's server says is data: nothing here reads a verdict from it.
+Which addresses may be called is in `hosts`.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from rollout.verifiers.base import parse_json
+from rollout.verifiers.hosts import HostRefusedError, Target, check_written, resolve
 
 MAX_REPLY_BYTES = 4 * 2**20
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 8.0
@@ -34,6 +36,7 @@ def _is_http_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
         raise ValueError(f"{url!r} is no address: write http://host:port/path or https://host/path")
+    check_written(url)
     return url.rstrip("/")
 
 
@@ -82,17 +85,19 @@ def post_json(
     body: bytes,
     headers: Callable[[int], Mapping[str, str]],
     limits: Limits,
+    *,
+    trusted: bool = False,
 ) -> Any:
     """Post `body` and return the JSON answer. `headers` is asked anew for each attempt.
 
-    Time-outs, broken connections, 429 and 5xx are tried again; other answers are final. Raises
-    HttpError.
+    `trusted`: whoever runs the worker chose the address, so that no rule holds for it. Time-outs,
+    broken connections, 429 and 5xx are tried again; other answers are final. Raises HttpError.
     """
     result: list[Any] = []
 
     def run() -> None:
         try:
-            result.append(asyncio.run(_post(url, body, headers, limits)))
+            result.append(asyncio.run(_post(url, body, headers, limits, trusted)))
         except Exception as error:
             # Handed over to the calling thread, which raises it.
             result.append(error)
@@ -118,10 +123,14 @@ def _tls() -> ssl.SSLContext:
 
 
 async def _post(
-    url: str, body: bytes, headers: Callable[[int], Mapping[str, str]], limits: Limits
+    url: str,
+    body: bytes,
+    headers: Callable[[int], Mapping[str, str]],
+    limits: Limits,
+    trusted: bool,
 ) -> Any:
     failures: list[str] = []
-    attempts = _attempts(url, body, headers, limits, failures)
+    attempts = _attempts(url, body, headers, limits, trusted, failures)
     try:
         reply = await asyncio.wait_for(attempts, limits.deadline_s)
     except asyncio.TimeoutError:
@@ -137,6 +146,7 @@ async def _attempts(
     body: bytes,
     headers: Callable[[int], Mapping[str, str]],
     limits: Limits,
+    trusted: bool,
     failures: list[str],
 ) -> _Reply | None:
     """The first answer that is final, or None; `failures` says why each attempt was none."""
@@ -147,11 +157,13 @@ async def _attempts(
         for attempt in range(1, limits.max_attempts + 1):
             pause_s = 0.0
             try:
-                sending = _send(client, url, body, headers(attempt))
+                sending = _send(client, url, body, headers(attempt), trusted)
                 reply = await asyncio.wait_for(sending, limits.timeout_s)
             except asyncio.TimeoutError:
                 failures.append(f"no answer within {limits.timeout_s} s")
-            except httpx.HTTPError as error:
+            except HostRefusedError as error:
+                raise HttpError(str(error)) from None
+            except (httpx.HTTPError, OSError) as error:  # OSError: the name is not known
                 failures.append(f"{type(error).__name__} {error}".strip())
             else:
                 if reply.status not in RETRIED_STATUS:
@@ -164,9 +176,18 @@ async def _attempts(
     return None
 
 
-async def _send(client: Any, url: str, body: bytes, headers: Mapping[str, str]) -> _Reply:
-    all_headers = {"content-type": "application/json", **headers}
-    async with client.stream("POST", url, content=body, headers=all_headers) as response:
+async def _send(
+    client: Any, url: str, body: bytes, headers: Mapping[str, str], trusted: bool
+) -> _Reply:
+    to = Target(url) if trusted else await resolve(url)
+    sent = client.stream(
+        "POST",
+        to.url,
+        content=body,
+        headers={"content-type": "application/json", **headers, **to.headers},
+        extensions=to.extensions,
+    )
+    async with sent as response:
         received = bytearray()
         async for chunk in response.aiter_bytes():
             received += chunk

@@ -94,7 +94,8 @@ class TextSimilarityGrader(Grader):
             if key_name and (self.api_key_env or os.environ.get(key_name)):
                 headers["authorization"] = f"Bearer {read_key(key_name)}"
             body = json.dumps({"model": model, "input": [text, reference]}).encode()
-            reply = post_json(f"{base_url}/embeddings", body, lambda attempt: headers, self.limits)
+            url, trusted = f"{base_url}/embeddings", self.base_url is None
+            reply = post_json(url, body, lambda attempt: headers, self.limits, trusted=trusted)
             rows = sorted(reply["data"], key=lambda row: row["index"])
             left, right = ([float(x) for x in row["embedding"]] for row in rows)
             value = cosine(left, right)

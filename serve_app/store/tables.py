@@ -72,9 +72,10 @@ class Upload(Base):
     filename: Mapped[str]
     purpose: Mapped[str]
     num_bytes: Mapped[int]
-    status: Mapped[str]  # pending, completed, cancelled
+    status: Mapped[str]  # pending, completed, cancelled; past `expires_at` pending means expired
     created_at: Mapped[int]
     expires_at: Mapped[int]
+    file_expires_after_s: Mapped[int | None]  # of the file that it becomes
     file_id: Mapped[str | None]
 
 

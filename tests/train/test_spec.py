@@ -10,7 +10,7 @@ from conftest import JOB, ROOT
 from pydantic import ValidationError
 
 from rollout.verifiers.registry import grader_types
-from train.spec import SpecError, load_spec, parse_spec, spec_to_json
+from train.spec import SpecError, SRLSpec, load_spec, parse_spec, spec_to_json
 
 
 def raw_job(**changes) -> dict:
@@ -248,9 +248,19 @@ def test_whole_problems_are_sampled_by_the_jobs_protocol_and_steps_always_stepwi
         "single",
         1,
     )
-    step = single.step_sampling_spec(0.7)
+    step = single.step_sampling_spec(SRLSpec(temperature=0.7))
     assert (step.protocol, step.max_turns, step.temperature) == ("stepwise", 1, 0.7)
     assert (step.max_tokens, step.step_end) == (512, "\n")
+
+
+def test_a_stages_own_max_tokens_goes_before_the_jobs_and_must_leave_room_for_a_prompt():
+    job = parse_spec(raw_job(srl={"max_tokens": 32}, rlvr={}), source="job.yaml")
+    assert job.srl is not None
+    assert job.step_sampling_spec(job.srl).max_tokens == 32
+    assert job.sampling_spec(1.0, job.rlvr).max_tokens == job.sampling.max_tokens
+    assert job.sampling_spec(1.0, job.srl).max_tokens == 32
+    with pytest.raises(SpecError, match=r"rlvr\.max_tokens is 4096.*max_model_len 1024"):
+        parse_spec(raw_job(rlvr={"max_tokens": 4096}), source="job.yaml")
 
 
 def test_every_grader_on_the_graders_page_is_one_that_a_job_takes():

@@ -1,0 +1,372 @@
+"""What a client may ask for: the bodies of the create calls, every field of the contract.
+
+A body is checked here by itself; rows, model and cluster are checked by `serve_app.prepare`, which
+reads these models again. Nothing is accepted and ignored: a field works, or is refused by name.
+The stages' fields are those of `train.spec`, so that a job file and a request say the same.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+
+from rollout.verifiers.registry import AnyGrader
+from serve_app.request_types import AUTO, ParamError, Request
+from train.spec import (
+    EvaluationSpec,
+    LearnerSpec,
+    PromptSpec,
+    RLVRSpec,
+    RolloutSpec,
+    SamplingLimits,
+    SFTSpec,
+    SRLSpec,
+)
+
+MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
+MAX_ROWS = 50_000  # in a body; more belong into a file
+MAX_EXAMPLES = 10_000
+_DPO = (
+    "preference optimisation (dpo) is not implemented; choose 'supervised', 'srl' or "
+    "'reinforcement'"
+)
+
+
+class SupervisedHyperparameters(Request):
+    """Of supervised fine-tuning. None: chosen for model and rows."""
+
+    batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | None = None
+
+
+class ReinforcementHyperparameters(SupervisedHyperparameters):
+    """Of reinforcement fine-tuning; `batch_size` is problems per optimizer step."""
+
+    compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | None = None
+    eval_interval: Annotated[int, Field(ge=1)] | None = None
+    eval_samples: Annotated[int, Field(ge=1)] | None = None
+    reasoning_effort: str | None = None
+
+    @field_validator("reasoning_effort")
+    @classmethod
+    def _has_no_switch(cls, value: str | None) -> str | None:
+        if value not in (None, "default"):
+            raise ValueError(
+                f"is {value!r}, but open models have no such switch; leave it out and bound the "
+                "length of a generation by sampling.max_tokens"
+            )
+        return value
+
+
+class SupervisedMethod(Request):
+    """Rows whose last message is the assistant's."""
+
+    hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+
+
+class ReinforcementMethod(Request):
+    """Rows whose last message is the user's, judged by a grader."""
+
+    refusals: ClassVar[dict[str, str]] = {
+        "response_format": "is not implemented; ask for the form in the prompt and check it with "
+        "a grader of type 'json_schema'"
+    }
+    grader: AnyGrader
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+    response_format: Any = None
+
+
+class _StageRequest(Request):
+    """What a stage's request has beyond the stage's specification."""
+
+    max_staleness: int | None = None
+    protocol: Literal["single", "stepwise"] | None = None
+
+    @field_validator("max_staleness")
+    @classmethod
+    def _is_synchronous(cls, value: int | None) -> int | None:
+        if value:
+            raise ValueError(
+                f"is {value}, but rollouts are synchronous: every one is of the newest policy; "
+                "set it to 0 or leave it out"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _loss_fields_fit(self) -> Any:
+        return self  # checked on the whole specification, where dr_grpo_length is known
+
+
+class SRLRequest(_StageRequest, SRLSpec):
+    """SRL's settings; a field left out is chosen."""
+
+    model_config = ConfigDict(strict=True)
+
+    @field_validator("protocol")
+    @classmethod
+    def _samples_steps(cls, value: str | None) -> str | None:
+        if value == "single":
+            raise ValueError(
+                "is 'single', but SRL samples one step at a time; leave it out (`rlvr.protocol` "
+                "and `sampling.protocol` say how whole problems are solved)"
+            )
+        return value
+
+
+class RLVRRequest(_StageRequest, RLVRSpec):
+    """RLVR's settings; a field left out is chosen."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class SFTRequest(Request, SFTSpec):
+    """A supervised warm start on expert steps."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class PromptRequest(Request, PromptSpec):
+    """How a row becomes a prompt."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class SamplingRequest(Request, SamplingLimits):
+    """How far a rollout may go."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class EvaluationRequest(Request, EvaluationSpec):
+    """The evaluation on held-out rows."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class ResourcesRequest(Request, LearnerSpec, RolloutSpec):
+    """Learner and rollouts. `num_threads` and `dtype` are of both."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class SRLMethod(SRLRequest):
+    """SRL alone: the stage's fields, and the grader that validates (None: inferred)."""
+
+    grader: AnyGrader | None = None
+
+
+class Method(Request):
+    """How the job learns; the object named by `type` holds its settings."""
+
+    refusals: ClassVar[dict[str, str]] = {"dpo": _DPO}
+    type: Literal["supervised", "dpo", "reinforcement", "srl"]
+    supervised: SupervisedMethod | None = None
+    reinforcement: ReinforcementMethod | None = None
+    srl: SRLMethod | None = None
+    dpo: Any = None
+
+    @model_validator(mode="after")
+    def _holds_its_type_alone(self) -> "Method":
+        if self.type == "dpo":
+            raise ParamError("type", _DPO)
+        for name in ("supervised", "reinforcement", "srl"):
+            if name != self.type and getattr(self, name) is not None:
+                raise ParamError(
+                    name, f"is given, but method.type is {self.type!r}; remove one of the two"
+                )
+        if self.type == "reinforcement" and self.reinforcement is None:
+            raise ParamError("reinforcement", 'is missing; give it with a "grader"')
+        return self
+
+
+def _num_examples(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or value == AUTO or (whole and 0 <= value <= MAX_EXAMPLES):
+        return value
+    raise ValueError(f"is {value!r}; write a number from 0 to {MAX_EXAMPLES}, or 'auto'")
+
+
+class JobFields(Request):
+    """What both create calls share: names, seed, stages, limits, resources."""
+
+    refusals: ClassVar[dict[str, str]] = {
+        "teacher": "no teacher model can write solutions yet; give rows with `expert_steps`, or "
+        "problems of a family that the solver knows",
+        "model_selection": "a job trains the model that it names; ask POST "
+        "/v1/fine_tuning/model_selection first and give its `selected_model_id` as `model`",
+        "early_stopping": "is not implemented; the result is the best checkpoint on validation "
+        "rows anyhow. Bound the work by a stage's `max_steps`",
+        "budget": "is not implemented; bound the work by a stage's `max_steps` or by "
+        "`compute_multiplier`",
+        "warm_start": "is not implemented; name the model to start from as `model`, or give `sft` "
+        "for a supervised warm start on expert steps",
+    }
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    metadata: (
+        Annotated[
+            dict[
+                Annotated[str, Field(min_length=1, max_length=MAX_KEY)],
+                Annotated[str, Field(max_length=MAX_VALUE)],
+            ],
+            Field(max_length=MAX_METADATA),
+        ]
+        | None
+    ) = None
+    validation_file: Annotated[str, Field(min_length=1)] | None = None  # none: a seeded share
+    heldout_file: Annotated[str, Field(min_length=1)] | None = None  # none: no held-out table
+    # A stage left out runs whenever the rows allow it; null disables it.
+    srl: SRLRequest | None = None
+    rlvr: RLVRRequest | None = None
+    sft: SFTRequest | None = None
+    # How many rows the programmatic solver gives expert steps; "auto": where it knows how.
+    num_examples: Annotated[int | str | None, PlainValidator(_num_examples)] = None
+    prompt: PromptRequest | None = None
+    sampling: SamplingRequest | None = None
+    evaluation: EvaluationRequest | None = None
+    resources: ResourcesRequest | None = None
+    integrations: list[Any] | None = None
+    teacher: Any = None
+    model_selection: Any = None
+    early_stopping: Any = None
+    budget: Any = None
+    warm_start: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_absent(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        told_apart = ("model", "num_examples")
+        return {k: v for k, v in raw.items() if v != AUTO or k in told_apart}
+
+    @field_validator("model")
+    @classmethod
+    def _is_named(cls, value: str) -> str:
+        if value == AUTO:
+            raise ValueError("'auto' is not implemented; " + cls.refusals["model_selection"])
+        return value
+
+    @field_validator("suffix")
+    @classmethod
+    def _fits_into_a_name(cls, value: str | None) -> str | None:
+        if value and any(c in ":/%" or c.isspace() or not c.isprintable() for c in value):
+            raise ValueError(
+                f"{value!r} becomes part of the model's name; write it without white space, ':', "
+                "'/' and '%'"
+            )
+        return value
+
+    @field_validator("integrations")
+    @classmethod
+    def _are_none(cls, value: list[Any] | None) -> list[Any] | None:
+        if value:
+            raise ValueError(
+                "no integration (such as 'wandb') is implemented; leave it out, and read GET "
+                "/v1/fine_tuning/jobs/{id}/metrics"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> "JobFields":
+        rlvr = self.rlvr.protocol if self.rlvr else None
+        said = self.sampling is not None and "protocol" in self.sampling.model_fields_set
+        sampling = self.sampling.protocol if self.sampling and said else None
+        if rlvr and sampling and rlvr != sampling:
+            raise ParamError(
+                "rlvr.protocol",
+                f"is {rlvr!r}, but sampling.protocol is {sampling!r}; a job has one, so give one",
+            )
+        return self
+
+    def asks(self, name: str) -> bool:
+        """True when the field was given and is not null."""
+        return given(self, name) and getattr(self, name) is not None
+
+    def disables(self, name: str) -> bool:
+        """True when the field was given as null."""
+        return given(self, name) and getattr(self, name) is None
+
+    def stored(self) -> dict[str, Any]:
+        """The body as JSON values, without what was left out or "auto": what a job's row keeps."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def given(request: Any, name: str) -> bool:
+    """True when the request was given and says something about the field."""
+    return request is not None and name in request.model_fields_set
+
+
+def given_fields(request: BaseModel | None, spec: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a specification that a request sets, as JSON values."""
+    if request is None:
+        return {}
+    said = request.model_dump(mode="json", exclude_unset=True)
+    return {name: value for name, value in said.items() if name in spec.model_fields}
+
+
+class CreateJob(JobFields):
+    """Body of POST /v1/fine_tuning/jobs."""
+
+    training_file: Annotated[str, Field(min_length=1)]
+    method: Method | None = None  # none: supervised or reinforcement, as the rows are
+    hyperparameters: SupervisedHyperparameters | None = None  # the old place, of supervised jobs
+
+    @property
+    def kind(self) -> str | None:
+        """The method's type, or None when the rows decide."""
+        if self.method is not None:
+            return self.method.type
+        return "supervised" if self.hyperparameters is not None else None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "CreateJob":
+        if self.hyperparameters is not None and self.method is not None:
+            raise ParamError(
+                "hyperparameters",
+                "is the old place, of supervised jobs; move it into method." + self.method.type,
+            )
+        unused: dict[str | None, tuple[tuple[str, ...], str]] = {
+            "supervised": (
+                ("srl", "rlvr", "sft", "sampling", "evaluation", "prompt", "num_examples"),
+                "is not used by a supervised job, which learns whole conversations; remove it, or "
+                "choose method 'reinforcement'",
+            ),
+            "srl": (
+                ("srl", "rlvr"),
+                "is not used by method 'srl', which runs SRL alone, set in method.srl; for SRL "
+                "and then RLVR choose method 'reinforcement'",
+            ),
+        }
+        names, reason = unused.get(self.kind, ((), ""))
+        for name in names:
+            if self.asks(name):
+                raise ParamError(name, reason)
+        none_left = self.disables("srl") and self.disables("rlvr") and not self.asks("sft")
+        if none_left and self.kind not in ("supervised", "srl"):
+            raise ParamError("rlvr", "both `srl` and `rlvr` are null, so that no stage is left")
+        return self
+
+
+class StartTraining(JobFields):
+    """Body of POST /training/start: rows or a file, everything else chosen."""
+
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
+    file: str | None = None  # id of an uploaded file
+    grader: AnyGrader | None = None  # none: inferred from the rows
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "StartTraining":
+        if (self.rows is None) == (self.file is None):
+            raise ParamError("rows", "give either `rows` or `file`, and not both")
+        return self
+
+    def to_create(self, training_file: str) -> CreateJob:
+        """The same job as a create call, its rows stored as `training_file`."""
+        body = {k: v for k, v in self.stored().items() if k not in ("rows", "file", "grader")}
+        body.setdefault("num_examples", AUTO)
+        if self.grader is not None:
+            grader = self.grader.model_dump(mode="json", exclude_unset=True)
+            body["method"] = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        return CreateJob.model_validate(body | {"training_file": training_file})
