@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,7 +94,7 @@ class ChatFleet:
         self._work: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Item]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Item]:
         """Yield what the client is sent; a `Failure` is always the last item."""
         self._keep_ticking()
         try:

@@ -12,7 +12,7 @@ import queue
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +73,7 @@ class EngineHost:
         """Take the weights in `folder` as policy `version`; return the seconds it took."""
         return await self._ask(lambda: self._started().load_folder(Path(folder), version))
 
-    async def run(self, request: ChatRequest, folder: str, version: int) -> AsyncIterator[Item]:
+    async def run(self, request: ChatRequest, folder: str, version: int) -> AsyncGenerator[Item]:
         """Sample the request and yield what a client is sent; leaving early gives it up.
 
         Raises EngineBrokenError when the engine fails under it.
@@ -90,7 +90,11 @@ class EngineHost:
         except ContextLengthError as error:
             yield _too_long(error, request)
         finally:
-            self._commands.put(lambda: self._give_up(request.id))
+            self.abort(request.id)
+
+    def abort(self, request_id: str) -> None:
+        """Give a request up; one that has ended, or never came, is passed over."""
+        self._commands.put(lambda: self._give_up(request_id))
 
     async def close(self) -> None:
         """End the threads; the engine's memory goes with its process."""
@@ -98,7 +102,7 @@ class EngineHost:
         await asyncio.to_thread(self._thread.join)
         self._prompts.close()
 
-    async def _pieces(self, request: ChatRequest, running: _Running) -> AsyncIterator[list[Chunk]]:
+    async def _pieces(self, request: ChatRequest, running: _Running) -> AsyncGenerator[list[Chunk]]:
         """What the engine's thread hands over; of a request that is not streamed, all at once."""
         gathered: list[Chunk] = []
         num_open = request.num_rollouts

@@ -71,13 +71,11 @@ class TurnText:
 
     def close(self) -> tuple[str, str]:
         """Return (shown, thought) of what was held back, at the end of the turn."""
-        rest = self._watch.rest
-        if self._thinking:
-            return "", rest
-        shown = self._show(rest)
+        thought = self._watch.rest if self._thinking else ""
+        shown = "" if self._thinking else self._show(self._watch.rest)
         if self._hidden.found is None:
             shown += self._trim(self._hidden.rest)
-        return shown, ""
+        return shown, thought
 
     def _parts(self, text: str) -> Iterator[str]:
         """The text between tags; changes `_thinking` at them."""
