@@ -146,7 +146,7 @@ def test_requests_of_two_models_at_once_are_all_answered():
     async def test(fleet: ChatFleet, engines: Engines) -> None:
         asked = [request("ab"[i % 2], i) for i in range(20)]
         assert await asyncio.gather(*(text(fleet, r) for r in asked)) == ["b"] * 20
-        assert len([line for line in engines.all[0].log if line.startswith("load")]) == 2
+        assert len(engines.all) == 1
 
     scenario(test)
 
