@@ -12,6 +12,7 @@ from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
 from serve_app.routes import (
+    chat,
     files,
     graders,
     health,
@@ -23,7 +24,8 @@ from serve_app.routes import (
 )
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
-V1: list[APIRouter] = [
+V1: list[APIRouter] = [  # one of each routes/<noun>.py
+    chat.router,
     files.router,
     uploads.router,
     jobs.router,
