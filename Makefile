@@ -36,6 +36,7 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/step_similarity.py
 	$(BIN)/python benchmarks/verifiers.py
+	$(BIN)/python benchmarks/actor_hop.py
 	$(BIN)/python benchmarks/sandbox.py
 
 clean:

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
-from serve_app.routes import health
+from serve_app.routes import files, health, uploads
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
-V1: list[APIRouter] = []  # routes/<noun>.py: each adds its `router` here
+V1: list[APIRouter] = [files.router, uploads.router]  # one of each routes/<noun>.py
 
 
 class ErrorBody(BaseModel):

@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from serve_app.context import ServiceOf
-from serve_app.errors import unauthorized
-from serve_app.keys import Caller  # pyright: ignore[reportMissingImports]
+from serve_app.errors import bad_request, unauthorized
+from serve_app.keys import Caller
 
 
 def key_of(request: Request) -> str | None:
@@ -24,8 +24,11 @@ def key_of(request: Request) -> str | None:
 def caller(request: Request, service: ServiceOf) -> Iterator[Caller]:
     """Who calls. Holds one of the key's places until the response is sent, streams included.
 
-    Raises ApiError: 401 without a key that is known, 429 above the key's limits.
+    Raises ApiError: 400 for a URL that PostgreSQL could not look up, 401 without a key that is
+    known, 429 above the key's limits.
     """
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise bad_request("The URL holds a NUL byte, which no id and no filter has")
     key = key_of(request)
     if key is None:
         raise unauthorized(

@@ -10,10 +10,10 @@ from serve_app.settings import Settings
 from serve_app.store.database import Database
 
 if TYPE_CHECKING:
-    from serve_app.files import FileStorage  # pyright: ignore[reportMissingImports]
-    from serve_app.keys import Keyring  # pyright: ignore[reportMissingImports]
-    from serve_app.limits import RateLimiter  # pyright: ignore[reportMissingImports]
-    from serve_app.secrets import SecretBox  # pyright: ignore[reportMissingImports]
+    from serve_app.files import FileStorage
+    from serve_app.keys import Keyring
+    from serve_app.limits import RateLimiter
+    from serve_app.secrets import SecretBox
 
 
 class ManagerLink(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 
@@ -117,6 +117,7 @@ def install(app: FastAPI, *, request_id_header: bool = True) -> None:
         HTTPException: _http_error,
         RequestValidationError: _invalid,
         WrongStateError: _wrong_state,
+        DataError: _not_storable,
         OperationalError: _store_down,
         InterfaceError: _store_down,
         NoConnection: _store_down,
@@ -175,6 +176,12 @@ def describe_invalid(errors: Sequence[Any]) -> tuple[str | None, str]:
 def _wrong_state(request: Request, error: WrongStateError) -> JSONResponse:
     answer = bad_request(str(error), code="wrong_job_status")
     return JSONResponse(answer.body(), answer.status, headers=NO_RETRY)
+
+
+def _not_storable(request: Request, error: Exception) -> JSONResponse:
+    log.warning("%s %s: %s", request.method, request.url.path, error)
+    message = "A text holds a NUL character, or a number is too large for the service's store"
+    return _api_error(request, bad_request(message))
 
 
 def _store_down(request: Request, error: Exception) -> JSONResponse:

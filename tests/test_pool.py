@@ -4,15 +4,19 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
+import failing_grader
 import pytest
 import ray
 from conftest import JOB, MODEL
+from failing_grader import FailingGrader, check_drops, statistics, without_failures
 
+from rollout.collector import Collector, collect_batch
 from rollout.engine import EngineSpec
 from rollout.pool import PoolSpec, RolloutPool
-from rollout.types import Problem, Rollout, SamplingSpec, Turn
+from rollout.types import Problem, Rollout, RolloutGroup, SamplingSpec, Turn
 from rollout.verifiers.answer import AnswerVerifier
 from train.data import read_rows
 from train.policy import load_model
@@ -112,3 +116,29 @@ def test_an_engine_that_cannot_start_ends_in_an_error_that_says_so_and_not_in_wa
     spec = replace(pool.spec, num_engines=1, num_verifiers=1)
     with pytest.raises(ray.exceptions.RayActorError, match="nowhere"):
         RolloutPool.start(spec, EngineSpec(model="./nowhere"))
+
+
+def test_training_statistics_are_those_of_the_remaining_samples_when_a_fifth_of_the_calls_fails(
+    pool, problems
+):
+    # The workers cannot import what stands beside the tests.
+    ray.cloudpickle.register_pickle_by_value(failing_grader)
+
+    def failed_calls() -> Counter[str]:
+        return sum((Counter(v["failed"]) for v in pool.counts()["verifiers"]), Counter())
+
+    seen: list[RolloutGroup] = []
+    collector = Collector(problems, groups_per_batch=16, std_threshold=0.3, max_rounds=2, seed=1)
+    before = failed_calls()
+    batch = collect_batch(
+        collector,
+        pool.generate,
+        lambda pairs: pool.score(FailingGrader(), pairs),
+        group_size=8,
+        sampling=SAMPLING,
+        seed=9,
+        observe=seen.extend,
+    )
+    check_drops(collector.counters, seen, failed_calls() - before)
+    assert len(batch) >= 8
+    assert statistics(batch, seen) == statistics(*without_failures(seen, batch))

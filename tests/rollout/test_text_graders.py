@@ -1,10 +1,15 @@
 """string_check, text_similarity, json_schema and reasoning_gym judge what the policy showed."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from graders import problem, rollout
 from servers import Answer, serve
+from tiny_wordnet import write_tiny_wordnet
 
 from rollout.verifiers.base import GraderError, InvalidVariableError, ModelGraderServerError
 from rollout.verifiers.registry import GraderSpecError, parse_grader
@@ -86,6 +91,33 @@ def test_meteor_is_refused_by_name_where_its_data_is_missing():
         pytest.skip("WordNet is installed here")
     with pytest.raises(GraderSpecError, match="'meteor' needs nltk's WordNet"):
         grader("text_similarity", input=OUT, reference=REF, evaluation_metric="meteor")
+
+
+def test_meteor_scores_synonyms_where_wordnet_is_installed(tmp_path):
+    write_tiny_wordnet(tmp_path)
+    # In a process of its own: nltk reads where its data lies when it is imported.
+    program = f"""if True:
+        from graders import problem, rollout
+        from rollout.verifiers.registry import parse_grader
+        g = parse_grader({{"type": "text_similarity", "input": {OUT!r}, "reference": {REF!r},
+                          "evaluation_metric": "meteor", "deadline_s": 60}})
+        for ref in ("the car is quick", "the bicycle is quick"):
+            print(g.verify(problem(ref=ref), rollout("the auto is quick")).reward)
+    """
+    search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NLTK_DATA": str(tmp_path), "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    synonym, other = map(float, result.stdout.split())
+    # All 4 words match in one chunk: 1 - 0.5 (1/4)^3.
+    assert synonym == pytest.approx(1 - 0.5 / 64)
+    # 3 of 4 match in two chunks: 0.75 (1 - 0.5 (2/3)^3).
+    assert other == pytest.approx(0.75 * (1 - 0.5 * 8 / 27))
 
 
 def test_cosine_is_refused_by_name_where_no_endpoint_is_configured(monkeypatch):

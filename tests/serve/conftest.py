@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from conftest import SCRATCH
 from sqlalchemy import create_engine, make_url, text
+from starlette.testclient import TestClient
 
+from serve_app.api import create_api
+from serve_app.context import Service
+from serve_app.files import FileStorage
+from serve_app.keys import Keyring
+from serve_app.limits import RateLimiter
+from serve_app.secrets import SecretBox
+from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.migrate import migrate
 
@@ -102,3 +110,54 @@ def database(store_url) -> Iterator[Database]:
     database = Database(store_url)
     yield database
     database.close()
+
+
+class Idle:
+    """A manager and engines that do nothing: the store and the routes are what is tested."""
+
+    def nudge(self) -> None:
+        """Nobody is there."""
+
+    def health(self) -> dict:
+        """Well."""
+        return {"ok": True, "detail": "not there"}
+
+
+@pytest.fixture
+def settings(tmp_path, store_url) -> Settings:
+    """A service of this test's own; `replace` its limits by `model_copy(update=...)`."""
+    return Settings(data=tmp_path / "data", store=store_url, models={})
+
+
+def make_service(settings: Settings, database: Database) -> Service:
+    """Every part of a service but Ray."""
+    return Service(
+        settings=settings,
+        database=database,
+        files=FileStorage(settings, database),
+        keyring=Keyring(database),
+        secrets=SecretBox(settings, database),
+        limiter=RateLimiter(settings),
+        manager=Idle(),
+        chat=Idle(),
+    )
+
+
+def make_client(service: Service, project: str = "first") -> TestClient:
+    """A client with a new key of this project."""
+    _, key = service.keyring.create_key(project, "test")
+    client = TestClient(create_api(service), raise_server_exceptions=False)
+    client.headers["authorization"] = f"Bearer {key}"
+    return client
+
+
+@pytest.fixture
+def service(settings, database) -> Service:
+    """Every part of a service but Ray, on both stores."""
+    return make_service(settings, database)
+
+
+@pytest.fixture
+def client(service) -> TestClient:
+    """A client of the service's first project."""
+    return make_client(service)

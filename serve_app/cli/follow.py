@@ -1,0 +1,79 @@
+"""A job while it runs: its events as lines, a bar of its progress, and the table at its end."""
+
+from contextlib import suppress
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from serve_app.cli.errors import STDERR
+from serve_app.cli.output import print_json
+from serve_app.client import Client, FerrataError, Json
+
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+def job_path(job_id: str) -> str:
+    """Where the job is, below /v1."""
+    return f"fine_tuning/jobs/{quote(job_id, safe='')}"
+
+
+def follow_job(client: Client, job_id: str, as_json: bool) -> None:
+    """Print the job's events until it has ended. Exits with 1 unless it succeeded."""
+    with _progress(as_json) as bar:
+        task = bar.add_task("waiting", total=1.0)
+        for event in client.follow(job_id):
+            if as_json:
+                print_json(event)
+                continue
+            bar.console.print(_line(event), highlight=False, markup=False)
+            with suppress(FerrataError):  # the bar only waits for the next event
+                job = client.call("GET", job_path(job_id))
+                title = job.get("stage") or job["status"]
+                bar.update(task, completed=job["progress"] or 0.0, description=title)
+    job = client.call("GET", job_path(job_id))
+    print_json(job) if as_json else print_end(job)
+    if job["status"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def print_end(job: Json) -> None:
+    """What became of a job: its model, and the policies on held-out rows."""
+    console = Console()
+    if rows := (job.get("metrics") or {}).get("rows"):
+        console.print(held_out_table(rows))
+    if job["status"] == "succeeded":
+        console.print(f"{job['id']} succeeded: {job['fine_tuned_model']}", highlight=False)
+    else:
+        error = (job.get("error") or {}).get("message", "")
+        STDERR.print(f"{job['id']} {job['status']}: {error}", markup=False)
+
+
+def held_out_table(rows: list[Json]) -> Table:
+    """Accuracy of every policy on the rows that training never saw."""
+    table = Table(title="Held-out rows", title_justify="left")
+    names = [name for name in rows[0] if name == "name" or isinstance(rows[0][name], int | float)]
+    for name in names:
+        table.add_column("policy" if name == "name" else name.replace("_", " "))
+    for row in rows:
+        cells = (row.get(name) for name in names)
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    return table
+
+
+def _progress(as_json: bool) -> Progress:
+    """On standard error, so that events on standard output stay clean."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=STDERR, disable=as_json or not STDERR.is_terminal)
+
+
+def _line(event: Json) -> str:
+    mark = {"warn": "warning: ", "error": "error: "}.get(event["level"], "")
+    return f"{mark}{event['message']}"
