@@ -139,23 +139,27 @@ def _check_grader(grader: Any, files: list[tuple[Path, list[Row]]]) -> None:
                 try:
                     check_item(template, row.item)
                 except InvalidVariableError as error:
-                    raise DataError(
-                        f"{path}, line {row.line}: grader {grader.type!r} reads {error}; add the "
-                        "field to the row, or correct the template"
+                    raise DataError.at(
+                        path,
+                        row.line,
+                        f"grader {grader.type!r} reads {error}; add the field to the row, or "
+                        "correct the template",
                     ) from None
         if hasattr(grader, "check_references"):
             try:
                 grader.check_references(rows)
             except ValueError as error:
-                raise DataError(f"{path}, {error}") from None
+                raise DataError(f"{path}, {error}", path) from None
 
 
 def _check_thoughts(path: Path, rows: list[Row]) -> None:
     for row in rows:
         if row.expert_steps and not row.expert_thoughts:
-            raise DataError(
-                f"{path}, line {row.line}: has no `expert_thoughts`, which sft.with_thoughts "
-                "needs, one per step; add them or set sft.with_thoughts: false"
+            raise DataError.at(
+                path,
+                row.line,
+                "has no `expert_thoughts`, which sft.with_thoughts needs, one per step; add them or "
+                "set sft.with_thoughts: false",
             )
 
 
