@@ -46,14 +46,19 @@ class PromptRenderer:
 
 
 def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
-    """Load the model's tokenizer. Raises ValueError, naming the model and the fix."""
+    """Load the job's tokenizer. Raises ValueError, naming the model and the fix."""
+    return tokenizer_of(spec.model)
+
+
+def tokenizer_of(model: str) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer. Raises ValueError, naming the model and the fix."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(spec.model)
+        return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"model {spec.model!r}: no tokenizer could be loaded ({str(error).splitlines()[0]}); "
+            f"model {model!r}: no tokenizer could be loaded ({str(error).splitlines()[0]}); "
             "give a hub name, or a folder that holds config.json, tokenizer.json and "
             "model.safetensors"
         ) from None

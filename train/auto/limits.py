@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rollout.types import InferenceProtocol
 from train.auto.facts import ModelFacts, RowFacts
 
 HEADROOM = 1.4  # a policy may need more tokens for a step than the expert
@@ -16,9 +17,9 @@ ASSUMED_POSITIONS = 4096  # of a model that names no limit
 ROUND_TO = 8
 
 
-def choose_protocol(rows: RowFacts) -> tuple[str, str]:
+def choose_protocol(has_steps: bool) -> tuple[InferenceProtocol, str]:
     """Stepwise where experts show steps; (protocol, reason)."""
-    if rows.most_steps:
+    if has_steps:
         return "stepwise", "protocol stepwise: rows carry expert steps"
     return "single", "protocol single: no row carries expert steps"
 
@@ -36,8 +37,12 @@ def choose_limits(
     rows: RowFacts,
     model: ModelFacts,
     device: str,
+    stage_tokens: int = 0,
 ) -> tuple[dict[str, Any], int, list[str]]:
-    """Complete `sampling`; return (its fields, rollout.max_model_len, notes)."""
+    """Complete `sampling`; return (its fields, rollout.max_model_len, notes).
+
+    `stage_tokens` is the largest `max_tokens` that a stage sets for itself.
+    """
     positions = model.max_positions or ASSUMED_POSITIONS
     fields, notes = {"protocol": protocol, **said}, []
     most = max_model_len or positions
@@ -52,7 +57,8 @@ def choose_limits(
         notes.append(f"max_tokens {fields['max_tokens']} ({why})")
     if max_model_len is None:
         earlier = fields.get("max_turns", 1) * rows.step_tokens if protocol == "stepwise" else 0
-        needed = max(rows.prompt_tokens + earlier, rows.context_tokens) + fields["max_tokens"]
+        needed = max(rows.prompt_tokens + earlier, rows.context_tokens)
+        needed += max(fields["max_tokens"], stage_tokens)
         max_model_len = min(_round_up(needed, 64), positions)
         notes.append(
             f"max_model_len {max_model_len} (prompts of at most {rows.prompt_tokens} tokens; the "

@@ -89,7 +89,7 @@ def _on_cpus(cluster: Mapping[str, float], model: ModelFacts) -> tuple[dict[str,
     per_actor = round(max(0.1, min(0.5, (cpus - 0.1 * verifiers) / 2)), 2)
     note = (
         f"no GPU: 1 learner worker and 1 engine in float32, {threads} threads each, and "
-        f"{verifiers} verifiers on {cpus} CPUs"
+        f"{verifiers} verifier{'s' if verifiers > 1 else ''} on {cpus} CPUs"
     )
     fields = {
         "num_workers": 1,
