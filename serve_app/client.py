@@ -18,6 +18,7 @@ Json = dict[str, Any]
 Tell = Callable[[int, int | None], None]  # (bytes done, bytes in all or None when unknown)
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
+RETRY_S = 1.0  # between two tries of a call that may pass
 # A create is answered with the first job when it is sent again with this header's value.
 IDEMPOTENCY = "Idempotency-Key"
 
@@ -56,7 +57,16 @@ class Client:
         if not self.base_url.endswith("/v1"):
             self.base_url += "/v1"
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, transport=transport)
+        # A proxy that the environment names is not asked for this machine's own addresses.
+        try:
+            local = httpx.URL(self.base_url).host in ("127.0.0.1", "localhost", "::1")
+        except httpx.InvalidURL as error:
+            raise FerrataError(
+                f"{base_url!r} is no URL ({error}): write http://host:port"
+            ) from error
+        self._http = httpx.Client(
+            headers=headers, timeout=timeout_s, transport=transport, trust_env=not local
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -184,7 +194,7 @@ class Client:
             except FerrataError as error:
                 if not error.may_pass or time.monotonic() - answered > patience_s:
                     raise
-                time.sleep(1.0)
+                time.sleep(RETRY_S)
 
     def health(self) -> Json:
         """What the service says of itself, whether it is well or not."""

@@ -47,6 +47,7 @@ class Running:
     """A service that answers."""
 
     base_url: str  # ends in /v1
+    port: int
     api_key: str  # of the project "default"; the command line's own
     data: Path
     dashboard: str | None  # URL of Ray's dashboard
@@ -85,13 +86,13 @@ def up(
             num_cpus = num_cpus or (record.num_cpus if record else None)
             record = _new_record(data, port, host, address, num_cpus)
         try:
-            key = operator_key(settings)
+            operator_key(settings)  # the store and its schema, before anything reads it
             record = _bring_up(record, settings, application)
         except BaseException:
             # An interrupt too: what cannot be used must not go on running.
             _stop(read_record(data) or record, data, grace_s=0.0)
             raise
-        return Running(record.base_url, key, data, record.dashboard, was_up=False)
+        return _running(record, settings, was_up=False)
 
 
 def down(data: Path, grace_s: float | None = None) -> bool:
@@ -236,7 +237,7 @@ def _can_redeploy(record: Record, address: str | None) -> bool:
 
 def _running(record: Record, settings: Settings, *, was_up: bool) -> Running:
     key = operator_key(settings)
-    return Running(record.base_url, key, settings.data, record.dashboard, was_up)
+    return Running(record.base_url, record.port, key, settings.data, record.dashboard, was_up)
 
 
 def _stop(record: Record, data: Path, grace_s: float) -> Record:

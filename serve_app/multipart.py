@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unicodedata import category
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -69,8 +70,10 @@ def base_name(filename: str | None, *, param: str = "file") -> str:
     name = re.split(r"[\\/]", filename or "")[-1].strip()
     if name in ("", ".", ".."):
         return "upload"
-    if len(name) > _MAX_FILENAME or not name.isprintable():
+    if len(name) > _MAX_FILENAME or any(category(character) == "Cc" for character in name):
         raise bad_request(
-            f"{param}: a file's name has at most {_MAX_FILENAME} printable characters", param=param
+            f"{param}: a file's name has at most {_MAX_FILENAME} characters, without control "
+            "characters",
+            param=param,
         )
     return name

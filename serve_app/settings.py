@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rollout.verifiers.hosts import HOSTS_VARIABLE
+from train.registration import MANAGER_NAME, NAMESPACE
 
-MANAGER_NAME, NAMESPACE = "ferrata-manager", "ferrata"
+__all__ = ["MANAGER_NAME", "NAMESPACE", "Settings", "shipped_models"]
 _SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
@@ -31,6 +32,8 @@ class Settings(BaseModel):
     models: dict[str, str] = Field(default_factory=shipped_models)  # name -> folder
     allow_hub_models: bool = True  # a `model` that is not in `models` is looked up on the hub
     organization: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "ferrata"
+    # Jobs sent by `ray job submit` to the same cluster are this project's, when it exists.
+    submitted_jobs_project: str = "default"
     num_api_replicas: PositiveInt = 1
     max_running_jobs: PositiveInt = 4  # on the cluster, over all projects; the rest is queued
     max_running_jobs_per_project: PositiveInt = 2

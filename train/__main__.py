@@ -10,12 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from train.claim import BUSY_EXIT_CODE, FolderBusyError
 from train.data import DataError
-from train.spec import JobSpec, SpecError, load_spec
+from train.plan import steps_planned
+from train.registration import register
+from train.spec import JobSpec, SpecError, load_spec, spec_to_json
 
 
 def main() -> int:
-    """Run the job. Returns 0, or 2 with a message on standard error for a job that is wrong."""
+    """Run the job; the exit code is 0, or with a message on standard error:
+
+    2 for a job that is wrong, 75 when another process runs in its folder, 143 when it was stopped.
+    """
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="job file, YAML or JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and report")
@@ -47,6 +53,9 @@ def main() -> int:
         return 0
     try:
         return _run(spec, args.out.resolve(), checked)
+    except FolderBusyError as error:
+        _refuse(error)
+        return BUSY_EXIT_CODE
     except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
         return _refuse(error)
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns the one into the other
@@ -80,6 +89,7 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     # After Ray has put in its own handler, which prints a stack of addresses.
     signal.signal(signal.SIGTERM, _stop)
+    register(out, spec_to_json(spec), steps_planned(spec, checked[0].train))
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
             report = run_job(spec, out, checked)

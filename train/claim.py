@@ -15,6 +15,7 @@ from train import checkpoint
 from train.spec import JobSpec, SpecError, spec_to_json
 
 JOB_FILE, LOCK_FILE = "job.json", ".lock"
+BUSY_EXIT_CODE = 75  # of `python -m train`: EX_TEMPFAIL, the same command may work later
 # What decides a model's function; a hub name has none of these here and is trusted as a name.
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 # How a job is run, not what it computes: these may change from one run of it to the next.
@@ -33,14 +34,21 @@ OPERATION = {
 }
 
 
+class FolderBusyError(SpecError):
+    """Another process runs in the folder."""
+
+
 @contextmanager
 def exclusive(out: Path) -> Iterator[None]:
-    """Hold `out` for this process; the lock ends with the process, however it ends."""
+    """Hold `out` for this process; the lock ends with the process, however it ends.
+
+    Raises FolderBusyError.
+    """
     with (out / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SpecError(
+            raise FolderBusyError(
                 f"{out}: another process is running a job in this folder; wait for it, stop it, or "
                 "choose another --out"
             ) from None

@@ -92,6 +92,18 @@ def config_of(model: str) -> "PretrainedConfig":
         ) from None
 
 
+def resources_asked(spec: JobSpec) -> dict[str, float]:
+    """Logical {"CPU", "GPU"} that the job holds while it runs."""
+    learner, rollout = spec.learner, spec.rollout
+    return {
+        "CPU": learner.num_workers * learner.cpus_per_worker
+        + rollout.num_engines * rollout.cpus_per_engine
+        + rollout.num_verifiers * rollout.cpus_per_verifier,
+        "GPU": learner.num_workers * learner.gpus_per_worker
+        + rollout.num_engines * rollout.gpus_per_engine,
+    }
+
+
 def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
     """Compare what the job asks for with the cluster's resources. Raises SpecError."""
     learner, rollout = spec.learner, spec.rollout
@@ -101,14 +113,7 @@ def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
             f"learner.num_workers: is {learner.num_workers}, but the cluster has {cpus:g} CPUs; "
             f"set it to {max(1, int(cpus))} or less"
         )
-    asked = {
-        "CPU": learner.num_workers * learner.cpus_per_worker
-        + rollout.num_engines * rollout.cpus_per_engine
-        + rollout.num_verifiers * rollout.cpus_per_verifier,
-        "GPU": learner.num_workers * learner.gpus_per_worker
-        + rollout.num_engines * rollout.gpus_per_engine,
-    }
-    for kind, amount in asked.items():
+    for kind, amount in resources_asked(spec).items():
         if amount > available.get(kind, 0.0) + 1e-9:
             raise SpecError(
                 f"the job asks for {amount:g} {kind}s (learner.num_workers "

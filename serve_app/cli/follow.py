@@ -6,7 +6,6 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from serve_app.cli.errors import STDERR
 from serve_app.cli.output import print_json
@@ -42,25 +41,15 @@ def follow_job(client: Client, job_id: str, as_json: bool) -> None:
 def print_end(job: Json) -> None:
     """What became of a job: its model, and the policies on held-out rows."""
     console = Console()
-    if rows := (job.get("metrics") or {}).get("rows"):
-        console.print(held_out_table(rows))
+    if rows := (job.get("metrics") or {}).get("heldout"):
+        from train.progress import report_table  # what `python -m train` shows, too
+
+        console.print(report_table({"rows": rows}))
     if job["status"] == "succeeded":
         console.print(f"{job['id']} succeeded: {job['fine_tuned_model']}", highlight=False)
     else:
         error = (job.get("error") or {}).get("message", "")
         STDERR.print(f"{job['id']} {job['status']}: {error}", markup=False)
-
-
-def held_out_table(rows: list[Json]) -> Table:
-    """Accuracy of every policy on the rows that training never saw."""
-    table = Table(title="Held-out rows", title_justify="left")
-    names = [name for name in rows[0] if name == "name" or isinstance(rows[0][name], int | float)]
-    for name in names:
-        table.add_column("policy" if name == "name" else name.replace("_", " "))
-    for row in rows:
-        cells = (row.get(name) for name in names)
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    return table
 
 
 def _progress(as_json: bool) -> Progress:

@@ -1,6 +1,7 @@
 """`ferrata up`, `down`, `status`: a service on this machine."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,9 @@ def up(
         list[str] | None,
         typer.Option("--set", help="A setting: NAME=VALUE; serve_app/settings.py lists them."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and start it again whenever it has ended.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a service on this machine, and return when it answers.
@@ -56,11 +60,12 @@ def up(
     if port is None:
         port = before.port if before else DEFAULT_PORT
     host = host or (before.host if before else "127.0.0.1")
-    from serve_app.cluster import up as start
+    from serve_app import cluster
 
+    start = partial(cluster.up, whole, port=port, address=address, host=host, num_cpus=num_cpus)
     _show_warnings()
     with STDERR.status(f"Starting a service on {folder}"):
-        running = start(whole, port, address=address, host=host, num_cpus=num_cpus)
+        running = start()
     if running.was_up:
         note(f"A service is up on {folder} already; `ferrata down` stops it.")
     shown = {
@@ -71,6 +76,10 @@ def up(
         "was_up": running.was_up,
     }
     print_object(shown, as_json, ("base_url", "api_key", "data", "dashboard"))
+    if watch:
+        from serve_app.watch import watch as stay
+
+        stay(folder, partial(start, port=running.port))
 
 
 def down(

@@ -26,12 +26,10 @@ def add_event(
     An event with the `key` of an earlier one takes that one's place, with its number and id: a
     step that was taken again after a restart.
     """
-    if key is not None:
-        query = select(Event).where(Event.job_id == job.id, Event.key == key)
-        if (earlier := session.scalar(query)) is not None:
-            earlier.level, earlier.type, earlier.message = level, type, message
-            earlier.data = data or {}
-            return False
+    if key is not None and (earlier := event_with_key(session, job.id, key)) is not None:
+        earlier.level, earlier.type, earlier.message = level, type, message
+        earlier.data = data or {}
+        return False
     event_id = new_id("ftevent-")
     event = Event(
         job_id=job.id,
@@ -48,6 +46,11 @@ def add_event(
     session.add(event)
     session.flush()
     return True
+
+
+def event_with_key(session: Session, job_id: str, key: str) -> Event | None:
+    """The job's event of this key, if there is one."""
+    return session.scalar(select(Event).where(Event.job_id == job_id, Event.key == key))
 
 
 def list_events(

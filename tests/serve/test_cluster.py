@@ -21,7 +21,7 @@ from serve_app.settings import Settings
 
 HERE = Path(__file__).parent
 TINY, NOTHING = "tiny_app:build", "tiny_app:build_nothing"
-DEADLINE_S = 120
+DEADLINE_S = 300
 PRIVATE = ("service.json", "settings.json", "operator.key", "ray.token")
 
 
@@ -127,6 +127,33 @@ def test_an_up_that_was_killed_in_the_middle_is_cleaned_by_down(tmp_path):
     assert left_of(record) != [] and state(tmp_path)[0] == "broken"
     assert down(tmp_path)
     assert left_of(record) == [] and not Path(str(record.ray_folder)).exists()
+
+
+def test_a_watched_service_comes_back_and_ends_with_its_watcher(tmp_path):
+    code = (
+        "import sys; from functools import partial; from pathlib import Path\n"
+        "from serve_app.cluster import up; from serve_app.watch import watch\n"
+        "from serve_app.settings import Settings\n"
+        "data = Path(sys.argv[1])\n"
+        f"start = partial(up, Settings(data=data), 0, num_cpus=1, application={TINY!r})\n"
+        "start(); print('up', flush=True); watch(data, start)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
+        try:
+            assert watcher.stdout.readline() == "up\n"
+            before = record_of(tmp_path)
+            os.kill(before.head.pid, signal.SIGKILL)
+            deadline = time.monotonic() + DEADLINE_S
+            while record_of(tmp_path).mark == before.mark or state(tmp_path)[0] != "up":
+                assert time.monotonic() < deadline and watcher.poll() is None
+                time.sleep(0.5)
+            watcher.terminate()
+            assert watcher.wait(timeout=DEADLINE_S) == 0
+            assert state(tmp_path)[0] == "down"
+        finally:
+            watcher.kill()
+            down(tmp_path)
 
 
 def test_an_application_that_cannot_be_built_is_told_and_leaves_nothing(tmp_path):

@@ -1,0 +1,39 @@
+"""Secrets of a job's owner: environment variables of the job's processes, and nowhere else.
+
+The dashboard shows a Ray job's environment, so that one holds only the name of a file that nobody
+else can read. Ray calls `load` in every process of the job, the driver's supervisor included, as
+`worker_process_setup_hook`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+SECRETS_FILE_VARIABLE = "FERRATA_SECRETS_FILE"
+SETUP_HOOK = "train.secrets.load"
+# A secret must not be a way to change how our processes run (LD_PRELOAD, PYTHONPATH, ...).
+ALLOWED_NAME = re.compile(r"(?!RAY_|FERRATA_)[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET|PASSWORD|ID)")
+
+
+def passed_on(secrets: Mapping[str, str]) -> dict[str, str]:
+    """Those whose names say that they are secrets of other services."""
+    return {name: value for name, value in secrets.items() if ALLOWED_NAME.fullmatch(name)}
+
+
+def load() -> None:
+    """Set the secrets of the file that the environment names.
+
+    Raises FileNotFoundError when it is gone: the attempt that it was written for has ended.
+    """
+    stored = json.loads(Path(os.environ[SECRETS_FILE_VARIABLE]).read_text(encoding="utf-8"))
+    os.environ.update(passed_on(stored))
+
+
+def write(path: Path, secrets: Mapping[str, str]) -> None:
+    """Write the file so that only its owner can read it."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(dict(secrets), file)
