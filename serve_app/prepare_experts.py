@@ -115,8 +115,8 @@ def add_expert_steps(job: CreateJob, data: JobRows, grader: Any, protocol: Any, 
         if plan.required:
             raise PrepareError(
                 "invalid_training_file",
-                "No row has `expert_steps`, which SRL and SFT learn from; add them to some rows, or set "
-                "num_examples to have the solver write them.",
+                "No row has `expert_steps`, which SRL and SFT learn from; add them to some rows, "
+                "or set num_examples to have the solver write them.",
                 "training_file",
                 [],
             )

@@ -70,4 +70,3 @@ def steps_planned(spec: JobSpec, rows: Mapping[str, Sequence[Row]]) -> int:
         num_examples = sum(len(row.expert_steps) for row in rows["training"])
         steps += spec.sft.num_steps(num_examples, spec.learner.num_workers)
     return steps + (len(stages) + 1 if "heldout" in rows else 0)
-

@@ -163,8 +163,8 @@ def _check_thoughts(path: Path, rows: list[Row]) -> None:
             raise DataError.at(
                 path,
                 row.line,
-                "has no `expert_thoughts`, which sft.with_thoughts needs, one per step; add them or "
-                "set sft.with_thoughts: false",
+                "has no `expert_thoughts`, which sft.with_thoughts needs, one per step; add them "
+                "or set sft.with_thoughts: false",
             )
 
 

@@ -115,13 +115,12 @@ def test_the_validation_split_is_seeded_never_leaks_and_keeps_line_numbers(tmp_p
     for file in problems:
         for number, text in enumerate(file):
             assert not text or text == training[number]["messages"][0]["content"]
-    assert (
-        first.resolved["method"]["reinforcement"]["hyperparameters"]["eval_samples"]
-        == sum(map(bool, problems[1]))
+    assert first.resolved["method"]["reinforcement"]["hyperparameters"]["eval_samples"] == sum(
+        map(bool, problems[1])
     )
     run(tmp_path, training, **RFT)
     assert (folder / "valid.jsonl").read_text().splitlines() == lines[1]
-    run(tmp_path, training, **RFT, **{"seed": 2})
+    run(tmp_path, training, **RFT, seed=2)
     assert (folder / "valid.jsonl").read_text().splitlines() != lines[1]
 
 
@@ -252,9 +251,20 @@ def test_the_validation_split_is_seeded_never_leaks_and_keeps_line_numbers(tmp_p
         ),
         (
             MIXED,
-            {"method": {"type": "reinforcement", "reinforcement": {"grader": {
-                "type": "string_check", "name": "s", "input": "{{ sample.output_text }}",
-                "reference": "{{ item.wanted }}", "operation": "eq"}}}},
+            {
+                "method": {
+                    "type": "reinforcement",
+                    "reinforcement": {
+                        "grader": {
+                            "type": "string_check",
+                            "name": "s",
+                            "input": "{{ sample.output_text }}",
+                            "reference": "{{ item.wanted }}",
+                            "operation": "eq",
+                        }
+                    },
+                }
+            },
             "invalid_training_file",
             "training_file",
             "item.wanted",

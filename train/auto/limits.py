@@ -105,4 +105,3 @@ def system_prompt_fault(
 
 def _round_up(value: float, step: int = ROUND_TO) -> int:
     return math.ceil(value / step) * step
-

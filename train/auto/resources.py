@@ -38,7 +38,7 @@ class ResourceError(ValueError):
 
 
 def device_of(cluster: Mapping[str, float], said: Mapping[str, Any]) -> str:
-    """"gpu" where the cluster has one and the client did not decline, else "cpu"."""
+    """ "gpu" where the cluster has one and the client did not decline, else "cpu"."""
     declined = said.get("gpus_per_worker") == 0 and said.get("gpus_per_engine") == 0
     asked = said.get("gpus_per_worker") or said.get("gpus_per_engine")
     return "gpu" if (cluster.get("GPU", 0) > 0 or asked) and not declined else "cpu"
@@ -77,8 +77,9 @@ def choose_resources(
         f"; micro-batches of {fields['micro_batch_tokens']} tokens, {fields['max_num_seqs']} "
         f"sequences at once, {fields['kv_cache_gib']:g} GiB of key-value cache"
     )
-    overridden = sorted(said)
-    return fields, [f"resources: {note}" + (f"; set by you: {', '.join(overridden)}" if said else "")]
+    if said:
+        note += f"; set by you: {', '.join(sorted(said))}"
+    return fields, [f"resources: {note}"]
 
 
 def _on_cpus(cluster: Mapping[str, float], model: ModelFacts) -> tuple[dict[str, Any], str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rollout.steps import THINK_CLOSE, THINK_OPEN
-from rollout.types import FinishReason, InferenceProtocol, Problem, Rollout, Turn, Verifier
+from rollout.types import InferenceProtocol, Problem, Rollout, Turn, Verifier
 from rollout.verifiers.answer import normalise_answer
 from train.data import Row
 from train.experts.families import FAMILIES, Solution, solve
