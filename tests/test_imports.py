@@ -22,6 +22,9 @@ LIGHT = [
         str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/[!_]*.py") if p.name != "app.py"
     ),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/*/[!_]*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/auto/*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/experts/*.py")),
+    "train/grader_inference.py",
     "train/spec.py",
     "train/data.py",
     "train/advantages.py",
