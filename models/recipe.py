@@ -27,7 +27,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "quickstart"))
-from generate import HARD_LINES, parse, sample_problem, solve, write_step  # noqa: E402
+from generate import HARD_LINES, sample_problem  # noqa: E402
+
+from train.experts.digit_programs import parse, solve, write_step  # noqa: E402
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 THINK, END_THINK = "<think>", "</think>"
