@@ -10,7 +10,7 @@ JOB_SEED := $(or $(SEED),1)
 # Models come from folders in the demo and the tests; nothing asks a hub.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench bench-learning mutation clean
 
 setup: $(STAMP) $(CLIENTS)
 
@@ -46,6 +46,16 @@ bench: setup
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/actor_hop.py
 	$(BIN)/python benchmarks/sandbox.py
+
+# Hours on two cores; resumable, a cell at a time. Two processes, one thread each.
+bench-learning: setup
+	$(BIN)/python -m benchmarks.learning --regimes few_experts & \
+		$(BIN)/python -m benchmarks.learning --regimes many_experts; wait
+	$(BIN)/python -m benchmarks.learning --report docs/learning.md
+
+# In a clean clone: the tests look for files that are left behind.
+mutation: setup
+	$(BIN)/python -m benchmarks.mutation --fresh --report docs/mutation.md
 
 clean:
 	rm -rf out .pytest_cache .ruff_cache .coverage
