@@ -10,7 +10,6 @@ from statistics import fmean
 from rollout.collector import score_groups
 from rollout.types import Problem, RolloutGroup
 from train.auto.facts import ModelFacts
-from train.evaluate import num_solved, pass_at_k
 from train.selection.cost import Work, turn_work
 from train.selection.ranking import Measurement
 from train.spec import JobSpec
@@ -57,6 +56,8 @@ def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
 
 def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float) -> Measurement:
     """The figures of scored groups. A problem without every verdict is left out."""
+    from train.evaluate import num_solved, pass_at_k
+
     judged = [group for group in groups if None not in group.verdicts]
     if not judged:
         raise RuntimeError("the grader judged none of the sampled problems; test it on one sample")
