@@ -24,6 +24,7 @@ LIGHT = [
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/*/[!_]*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/auto/*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/experts/*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/selection/*.py")),
     "train/grader_inference.py",
     "train/spec.py",
     "train/data.py",
