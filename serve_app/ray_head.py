@@ -59,6 +59,8 @@ def environment(settings: Settings, mark: str | None) -> dict[str, str]:
         # Training takes every core; Serve would kill a door that does not open within 5 s.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        # The proxy's own errors in the form of this service's.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.proxy.middlewares",
     }
 
 

@@ -58,7 +58,7 @@ def check_result(seen: dict) -> None:
     assert numbers == sorted(numbers, reverse=True)
     assert all(model.endswith(f":ckpt-step-{step}") for step, model in seen["checkpoints"])
     for name in ("chat", "chat_checkpoint"):
-        whole, streamed, finish, streamed_finish, counted, model = seen[name]
+        whole, streamed, finish, streamed_finish, counted, _ = seen[name]
         assert whole
         assert whole == streamed
         assert finish == streamed_finish
