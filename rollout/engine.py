@@ -7,11 +7,19 @@ actor around each (`rollout.pool`).
 
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rollout.steps import THINK_CLOSE, THINK_OPEN, parse_step
-from rollout.types import FinishReason, Problem, Rollout, SamplingSpec, Turn
+from rollout.live import (
+    NO_EXTRAS,
+    ContextLengthError,
+    LiveRollout,
+    SamplingExtras,
+    Update,
+)
+from rollout.types import Problem, Rollout, SamplingSpec
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,9 @@ class EngineSpec:
     num_threads: int = 2  # CPU only
     enforce_eager: bool = True
     prefix_caching: bool = False
+    # False: a prefill that does not fit into a step waits for the next one; seeds per request stay
+    # safe on CPU whatever arrives together. None: vLLM's own choice.
+    chunked_prefill: bool | None = None
 
     def environment(self) -> dict[str, str]:
         """Environment variables that must stand before vllm is imported."""
@@ -46,23 +57,6 @@ class EngineSpec:
 
 class StalePolicyError(RuntimeError):
     """The engine does not hold the policy version that the caller asked for."""
-
-
-@dataclass
-class _Live:
-    """A rollout in the making."""
-
-    problem: Problem
-    group: int
-    index: int
-    context: str  # prompt of the current turn, thinks of earlier turns left out
-    turns: list[Turn] = field(default_factory=list)
-    # The current turn so far: more than one piece when `step_end` occurs inside a think block.
-    prompt_ids: list[int] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    text: str = ""
-    num_requests: int = 0
 
 
 class Engine:
@@ -91,12 +85,14 @@ class Engine:
             kv_cache_memory_bytes=int(spec.kv_cache_gib * 2**30),
             enforce_eager=spec.enforce_eager,
             enable_prefix_caching=spec.prefix_caching,
+            enable_chunked_prefill=spec.chunked_prefill,
             logprobs_mode="processed_logprobs",  # after temperature: what the learner computes
             weight_transfer_config=WeightTransferConfig(backend=weights.BACKEND),
             disable_log_stats=False,  # the request counters are read by `num_requests_finished`
         )
         self._llm.init_weight_transfer_engine({"init_info": {}})
         self._tokenizer = self._llm.get_tokenizer()
+        self._live: dict[str, LiveRollout] = {}  # by the id of the request under way
         self._next_request = 0
 
     def ready(self) -> int:
@@ -108,10 +104,25 @@ class Engine:
 
         Raises RuntimeError when the prefix cache of the old weights cannot be emptied.
         """
+        return self._load({"payload_ref": payload_ref}, version)
+
+    def load_folder(self, folder: Path, version: int) -> float:
+        """Take the weights of a model folder as `version`; return the seconds it took.
+
+        The model must have the shapes of the one that the engine was started with.
+        """
+        return self._load({"folder": str(folder)}, version)
+
+    def hold_first_weights(self, version: int) -> None:
+        """Call the weights that the engine was started with `version`."""
+        if self.policy_version is None:
+            self.policy_version = version
+
+    def _load(self, update_info: dict[str, Any], version: int) -> float:
         started_s = time.monotonic()
         self.policy_version = None  # between versions: a failed load must not serve
         self._llm.start_weight_update()
-        self._llm.update_weights({"update_info": {"payload_ref": payload_ref}})
+        self._llm.update_weights({"update_info": update_info})
         self._llm.finish_weight_update()
         # vLLM only warns when it cannot, and then old keys would answer for new weights.
         if not self._llm.reset_prefix_cache(reset_running_requests=True):
@@ -132,46 +143,63 @@ class Engine:
         The same arguments and weights give the same rollouts in float32 on CPU: the engine is
         reseeded once per call. Raises StalePolicyError when the engine holds another version.
         """
-        if self.policy_version != policy_version:
-            raise StalePolicyError(
-                f"policy version {policy_version} was asked for, the engine holds "
-                f"{self.policy_version}: publish the weights to it first"
-            )
+        self._check_version(policy_version)
+        if self._live:
+            raise RuntimeError(f"{len(self._live)} submitted rollouts run: let them end first")
         self._torch.manual_seed(seed)
-        live: dict[str, _Live] = {}
+        done: list[list[Rollout | None]] = [[None] * num_rollouts for _ in problems]
         try:
-            return self._generate(problems, num_rollouts, sampling, live)
+            for group, problem in enumerate(problems):
+                for index in range(num_rollouts):
+                    self._begin((group, index), problem, sampling, NO_EXTRAS)
+            while self._live:
+                for update in self.step():
+                    if update.rollout is not None:
+                        group, index = update.key
+                        done[group][index] = update.rollout
         finally:
             # After an error, the next call must not meet this call's unfinished requests.
-            self._llm.llm_engine.abort_request(list(live))
-
-    def _generate(
-        self,
-        problems: list[Problem],
-        num_rollouts: int,
-        sampling: SamplingSpec,
-        live: dict[str, _Live],
-    ) -> list[list[Rollout]]:
-        """Run the step loop until no rollout is left in `live`."""
-        for group, problem in enumerate(problems):
-            for index in range(num_rollouts):
-                rollout = _Live(problem, group, index, problem.prompt)
-                self._submit_turn(rollout, sampling, live)
-        done: list[list[Rollout | None]] = [[None] * num_rollouts for _ in problems]
-        while live:
-            for output in self._llm.llm_engine.step():
-                if not output.finished:
-                    continue
-                rollout = live.pop(output.request_id)
-                sample: Any = output.outputs
-                if self._absorb(rollout, sample[0], sampling):
-                    self._submit_turn(rollout, sampling, live)
-                elif rollout.token_ids:  # the think block is still open: go on with this turn
-                    self._submit(rollout, sampling, live)
-                else:
-                    finished = Rollout(rollout.problem.id, tuple(rollout.turns))
-                    done[rollout.group][rollout.index] = finished
+            self._abort_requests(list(self._live))
         return [[r for r in group if r is not None] for group in done]
+
+    def submit(
+        self,
+        key: Any,
+        problem: Problem,
+        sampling: SamplingSpec,
+        extras: SamplingExtras,
+        policy_version: int,
+        max_model_len: int | None = None,
+    ) -> int:
+        """Have one rollout sampled by the coming `step` calls; return its prompt's tokens.
+
+        It joins those that run. `max_model_len` may be shorter than the engine's. Raises
+        StalePolicyError, and ContextLengthError for a prompt that leaves no room.
+        """
+        self._check_version(policy_version)
+        rollout = self._begin(key, problem, sampling, extras, max_model_len)
+        return len(rollout.prompt_ids)
+
+    def step(self) -> list[Update]:
+        """One decoding step of everything that runs; what it did, by rollout."""
+        updates = []
+        for output in self._llm.llm_engine.step():
+            rollout = self._live.get(output.request_id)
+            if rollout is None:
+                continue  # aborted while the step ran
+            outputs: Any = output.outputs
+            updates.append(self._advance(output.request_id, rollout, outputs[0], output.finished))
+        return updates
+
+    def abort(self, keys: Iterable[Any]) -> None:
+        """Give up submitted rollouts; unknown keys, such as ended ones, are passed over."""
+        wanted = set(keys)
+        self._abort_requests([i for i, rollout in self._live.items() if rollout.key in wanted])
+
+    @property
+    def num_live(self) -> int:
+        """Rollouts that `step` has work for."""
+        return len(self._live)
 
     def num_requests_finished(self) -> int:
         """Requests finished since the engine started, by vLLM's own counters."""
@@ -181,72 +209,82 @@ class Engine:
             if metric.name == "vllm:request_success"
         )
 
-    def _submit_turn(self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]) -> None:
-        ids = self._tokenizer.encode(rollout.context, add_special_tokens=False)
-        rollout.prompt_ids, rollout.token_ids, rollout.logprobs = ids, [], []
-        rollout.text, rollout.num_requests = "", 0
-        self._submit(rollout, sampling, live)
+    def _check_version(self, policy_version: int) -> None:
+        if self.policy_version != policy_version:
+            raise StalePolicyError(
+                f"policy version {policy_version} was asked for, the engine holds "
+                f"{self.policy_version}: publish the weights to it first"
+            )
 
-    def _submit(self, rollout: _Live, sampling: SamplingSpec, live: dict[str, _Live]) -> None:
+    def _begin(
+        self,
+        key: Any,
+        problem: Problem,
+        sampling: SamplingSpec,
+        extras: SamplingExtras,
+        max_model_len: int | None = None,
+    ) -> LiveRollout:
+        limit = min(max_model_len or self.spec.max_model_len, self.spec.max_model_len)
+        rollout = LiveRollout(key, problem, sampling, limit, extras, problem.prompt)
+        rollout.begin_turn(self._tokenizer)
+        if len(rollout.prompt_ids) >= limit:
+            raise ContextLengthError(len(rollout.prompt_ids), limit)
+        self._request(rollout)
+        return rollout
+
+    def _request(self, rollout: LiveRollout) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        ids = rollout.prompt_ids + rollout.token_ids
-        room = self.spec.max_model_len - len(ids)
+        sampling, extras = rollout.sampling, rollout.extras
+        kind = RequestOutputKind.DELTA if extras.incremental else RequestOutputKind.FINAL_ONLY
         params = SamplingParams(
             temperature=sampling.temperature,
-            max_tokens=min(sampling.max_tokens - len(rollout.token_ids), room),
+            top_p=extras.top_p,
+            presence_penalty=extras.presence_penalty,
+            frequency_penalty=extras.frequency_penalty,
+            # Each request of a rollout draws anew: one seed would repeat the first turn's draws.
+            seed=None if extras.seed is None else extras.seed + rollout.total_requests(),
+            max_tokens=rollout.room(),
             stop=[sampling.step_end] if sampling.protocol == "stepwise" else None,
-            logprobs=0,  # of the sampled token only
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            logprobs=extras.top_logprobs or 0,  # 0: of the sampled token only
+            output_kind=kind,
         )
         rollout.num_requests += 1
         request_id = str(self._next_request)
         self._next_request += 1
-        self._llm.llm_engine.add_request(request_id, {"prompt_token_ids": ids}, params)
-        live[request_id] = rollout
+        prompt: Any = {"prompt_token_ids": rollout.prompt_ids + rollout.token_ids}
+        self._llm.llm_engine.add_request(request_id, prompt, params)
+        self._live[request_id] = rollout
 
-    def _absorb(self, rollout: _Live, sample: Any, sampling: SamplingSpec) -> bool:
-        """Add a finished request to its rollout. True: a next turn follows.
-
-        Leaves `rollout.token_ids` filled when the current turn must go on, empty when it ended.
-        """
-        rollout.token_ids += sample.token_ids
-        rollout.logprobs += [
-            step[token].logprob
-            for step, token in zip(sample.logprobs, sample.token_ids, strict=True)
-        ]
-        rollout.text += sample.text
-        finish: FinishReason = "length"
-        if sample.finish_reason == "stop":
-            # A model may have several end tokens; for all but the first vLLM names the token.
-            finish = "step_end" if sample.stop_reason == sampling.step_end else "end"
-        elif sample.finish_reason != "length":
-            raise RuntimeError(
-                f"vLLM finished a request of {rollout.problem.id} with {sample.finish_reason!r}"
-            )
-        thinking = rollout.text.count(THINK_OPEN) > rollout.text.count(THINK_CLOSE)
-        room = self.spec.max_model_len - len(rollout.prompt_ids) - len(rollout.token_ids)
-        if finish == "step_end" and thinking:
-            if len(rollout.token_ids) < sampling.max_tokens and room > 0:
-                rollout.text += sampling.step_end
-                return False
-            finish = "length"
-        turn = Turn(
-            prompt_ids=tuple(rollout.prompt_ids),
-            token_ids=tuple(rollout.token_ids),
-            logprobs=tuple(rollout.logprobs),
-            text=rollout.text,
-            finish=finish,
-            policy_versions=((self.policy_version or 0, len(rollout.token_ids)),),
-            num_requests=rollout.num_requests,
+    def _advance(
+        self, request_id: str, rollout: LiveRollout, sample: Any, finished: bool
+    ) -> Update:
+        """Enter an output into its rollout; when its request finished, ask for what follows."""
+        length = len(rollout.text)
+        rollout.add(sample)
+        turn, ended = None, False
+        if finished:
+            del self._live[request_id]
+            turn = rollout.end_request(sample, self.policy_version or 0)
+        text = rollout.text[length:]
+        if turn is not None and rollout.goes_on(self._tokenizer):
+            rollout.begin_turn(self._tokenizer)
+            self._request(rollout)
+        elif turn is not None:
+            ended = True
+        elif finished:
+            self._request(rollout)
+        return Update(
+            key=rollout.key,
+            text=text,
+            num_tokens=len(sample.token_ids),
+            logprobs=rollout.token_logprobs(sample),
+            turn=turn,
+            rollout=Rollout(rollout.problem.id, tuple(rollout.turns)) if ended else None,
         )
-        rollout.turns.append(turn)
-        rollout.token_ids = []
-        step = parse_step(turn.text)
-        if finish != "step_end" or step is None or len(rollout.turns) >= sampling.max_turns:
-            return False
-        rollout.context += step + sampling.step_end
-        # The next turn needs room for at least one token; a context that is full is cut off here.
-        num_ids = len(self._tokenizer.encode(rollout.context, add_special_tokens=False))
-        return num_ids < self.spec.max_model_len
+
+    def _abort_requests(self, request_ids: list[str]) -> None:
+        self._llm.llm_engine.abort_request(request_ids)
+        for request_id in request_ids:
+            self._live.pop(request_id, None)

@@ -11,14 +11,15 @@ from pydantic import BaseModel
 from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
-from serve_app.routes import files, health, model_files, uploads
+from serve_app.routes import chat, files, health, model_files, uploads
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
-V1: list[APIRouter] = [
+V1: list[APIRouter] = [  # one of each routes/<noun>.py
+    chat.router,
     files.router,
     uploads.router,
     model_files.router,
-]  # one of each routes/<noun>.py
+]
 
 
 class ErrorBody(BaseModel):

@@ -1,6 +1,6 @@
 """What every request has at hand: one `Service` per replica, found at `app.state.service`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -10,6 +10,7 @@ from serve_app.settings import Settings
 from serve_app.store.database import Database
 
 if TYPE_CHECKING:
+    from serve_app.chat.types import ChatRequest, Item
     from serve_app.files import FileStorage
     from serve_app.keys import Keyring
     from serve_app.limits import RateLimiter
@@ -30,6 +31,10 @@ class ManagerLink(Protocol):
 
 class ChatLink(Protocol):
     """The engines that answer chat."""
+
+    def stream(self, request: "ChatRequest") -> "AsyncGenerator[Item]":
+        """Yield what the client is sent; a `Failure` is always the last item. Never raises."""
+        ...
 
     def health(self) -> Mapping[str, Any]:
         """{"ok": bool, "detail": str} about the engines. Never raises."""

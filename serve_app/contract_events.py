@@ -56,8 +56,8 @@ class StepNumbers:
         How many steps SFT takes depends on its rows, so they are what the other stages leave.
         """
         spec = spec or {}
-        steps = {s: spec[s]["max_steps"] for s in ("srl", "rlvr") if spec.get(s)}
-        stages = [s for s in STAGES if spec.get(s)]
+        stages = [s for s in STAGES if spec.get(s) is not None]
+        steps = {s: spec[s]["max_steps"] for s in stages if s != "sft"}
         total = max(sum(steps.values()), steps_planned - num_evaluated(spec))
         if "sft" in stages:
             steps["sft"] = total - sum(steps.values())
@@ -76,7 +76,7 @@ def num_evaluated(spec: dict[str, Any]) -> int:
     """Policies that the job evaluates on held-out rows: the base, and the result of each stage."""
     if not (spec.get("data") or {}).get("heldout"):
         return 0
-    return 1 + sum(bool(spec.get(stage)) for stage in STAGES)
+    return 1 + sum(spec.get(stage) is not None for stage in STAGES)
 
 
 def contract_event(

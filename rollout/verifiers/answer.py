@@ -59,6 +59,10 @@ class AnswerVerifier(BaseModel):
         matches = re.findall(self.pattern, visible)
         return matches[-1] if matches else None
 
+    def read_last_turn(self, text: str) -> str | None:
+        """What it reads out of a rollout: the answer in the last turn's text."""
+        return self.extract(text)
+
     def verify(self, problem: Problem, rollout: Rollout) -> Verdict:
         """Return 1 or 0. Raises ValueError when the problem has no reference answer."""
         if problem.reference_answer is None:

@@ -113,6 +113,10 @@ class CodeTestsVerifier(BaseModel):
     wall_s: float = Field(default=20.0, gt=0, le=300)
     memory_mb: int = Field(default=512, ge=64, le=16_384)
 
+    def read_last_turn(self, text: str) -> str | None:
+        """What it reads out of a rollout: the program in the last turn's text."""
+        return extract_program(text)
+
     def verify(self, problem: Problem, rollout: Rollout) -> Verdict:
         """Return the reward. Raises UnitTestsError for a bad row, SandboxError for our failures."""
         tests = self.unit_tests(problem.id, problem.item)

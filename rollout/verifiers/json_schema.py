@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, final_text, parse_json
+from rollout.verifiers.base import Grade, Grader, GraderError, parse_json
 from rollout.verifiers.process import CallOverrunError, call_within
 from rollout.verifiers.templates import Template, look_up, parse_path, render_text, variables
 
@@ -55,9 +56,13 @@ class JsonSchemaGrader(Grader):
             )
         return self
 
+    def read_last_turn(self, text: str) -> str:
+        """What it reads out of a rollout: the last turn's visible text as a whole."""
+        return visible_text(text)
+
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
         reference = {p: _wanted(value, problem.item) for p, value in self.reference.items()}
-        text = final_text(rollout)
+        text = self.read_last_turn(rollout.turns[-1].text)
         if len(text) > self.max_characters:
             return Grade(0.0, details={"too_long": 1.0})
         try:

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError, final_text
+from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError
 from rollout.verifiers.math_text import extract_answer, is_tower
 from rollout.verifiers.process import CallOverrunError, call_within
 from rollout.verifiers.templates import Template, render_text
@@ -37,10 +38,14 @@ class MathGrader(Grader):
         """Rows without `reference_answer` cannot be graded, unless `reference` reads another."""
         return self.reference is None
 
+    def read_last_turn(self, text: str) -> str | None:
+        """What it reads out of a rollout: the answer in the last turn's text."""
+        return extract_answer(visible_text(text), boxed_only=self.boxed_only)
+
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
         reference = self._reference(problem)
         gold = extract_answer(reference) if "\\boxed" in reference else reference
-        answer = extract_answer(final_text(rollout), boxed_only=self.boxed_only)
+        answer = self.read_last_turn(rollout.turns[-1].text)
         if answer is None:
             return Grade(0.0, format_error=True)
         if gold is not None and answer.strip() == gold.strip():

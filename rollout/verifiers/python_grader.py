@@ -78,6 +78,10 @@ class PythonGrader(BaseModel):
                 "with its standard library. Leave `image_tag` out"
             )
 
+    def read_last_turn(self, text: str) -> str:
+        """What it reads out of a rollout: the last turn's visible text as a whole."""
+        return visible_text(text)
+
     def verify(self, problem: Problem, rollout: Rollout) -> Verdict:
         """Return the grader's number. Raises PythonGraderError, or SandboxError."""
         return Verdict(self.grade(sample_of(rollout.turns[-1].text), problem.item))

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError, final_text
+from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError
 from rollout.verifiers.process import CallOverrunError, call_within
 
 SCORE = "rollout.verifiers.gym_scores:score"
@@ -29,6 +30,11 @@ class ReasoningGymGrader(Grader):
     deadline_s: PositiveFloat = 10.0  # for one verdict
     max_characters: PositiveInt = 10_000  # of an answer; longer ones score 0 unread
 
+    def read_last_turn(self, text: str) -> str:
+        """What it reads out of a rollout: the answer in the last turn's text, maybe empty."""
+        tagged = _TAGGED.findall(visible := visible_text(text))
+        return (tagged[-1] if tagged else visible).strip()
+
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
         entry = _entry(problem)
         in_row = entry["metadata"].get("source_dataset") or problem.item.get("dataset")
@@ -38,8 +44,7 @@ class ReasoningGymGrader(Grader):
                 f"problem {problem.id} names no data set: give the row metadata.source_dataset, or "
                 "the grader `dataset`"
             )
-        tagged = _TAGGED.findall(text := final_text(rollout))
-        answer = (tagged[-1] if tagged else text).strip()
+        answer = self.read_last_turn(rollout.turns[-1].text)
         if not answer:
             return Grade(0.0, format_error=True)
         if len(answer) > self.max_characters:

@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from serve.job_rows import make_job
 from serve_app.api import create_api
-from serve_app.context import Service
+from serve_app.chat.types import ChatRequest, Failure, Item
+from serve_app.context import ChatLink, Service
 from serve_app.files import FileStorage
 from serve_app.keys import Keyring
 from serve_app.limits import RateLimiter
@@ -140,6 +141,10 @@ class Idle:
         """Well."""
         return {"ok": True, "detail": "not there"}
 
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Item]:
+        """No engine, no answer."""
+        yield Failure(503, "there are no engines", "model_loading", retry_after_s=1)
+
 
 @pytest.fixture
 def settings(tmp_path, store_url) -> Settings:
@@ -147,7 +152,7 @@ def settings(tmp_path, store_url) -> Settings:
     return Settings(data=tmp_path / "data", store=store_url, models={})
 
 
-def make_service(settings: Settings, database: Database) -> Service:
+def make_service(settings: Settings, database: Database, chat: ChatLink | None = None) -> Service:
     """Every part of a service but Ray."""
     return Service(
         settings=settings,
@@ -157,7 +162,7 @@ def make_service(settings: Settings, database: Database) -> Service:
         secrets=SecretBox(settings, database),
         limiter=RateLimiter(settings),
         manager=Idle(),
-        chat=Idle(),
+        chat=chat or Idle(),
     )
 
 

@@ -1,0 +1,1 @@
+"""Chat: few engines that answer for many models, each sampled as it was trained."""

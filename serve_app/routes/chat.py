@@ -1,0 +1,136 @@
+"""`/chat/completions` and `/completions`: streamed or whole, on base and on trained models."""
+
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from starlette.responses import JSONResponse, Response
+
+from serve_app.auth import Calling
+from serve_app.chat.bodies import ChatBody, CompletionBody, Sampled
+from serve_app.chat.models import chat_model
+from serve_app.chat.types import ChatModel, ChatRequest, Chunk, Failure, Item
+from serve_app.chat.wire import Answer, Pieces, whole_answer
+from serve_app.context import Service, ServiceOf
+from serve_app.errors import ApiError, bad_request, not_found
+from serve_app.ids import new_id
+from serve_app.request_types import RequestError, parse_request
+
+router = APIRouter(tags=["chat"])
+
+
+def _documented(model: type[Sampled]) -> dict[str, Any]:
+    """The body's schema for /openapi.json. It is parsed by hand, for errors that name the field."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+@router.post("/chat/completions", openapi_extra=_documented(ChatBody))
+async def create_chat_completion(
+    body: Annotated[Any, Body()], service: ServiceOf, caller: Calling
+) -> Response:
+    """Answer a conversation. A model trained stepwise runs its step loop here, as in training."""
+    parsed: ChatBody = _parse(ChatBody, body)
+    model = await run_in_threadpool(_find, service, caller.project_id, parsed.model)
+    request = parsed.request(new_id("chatcmpl-"), model)
+    return await _answer(service, request, include_usage=parsed.include_usage)
+
+
+@router.post("/completions", openapi_extra=_documented(CompletionBody))
+async def create_completion(
+    body: Annotated[Any, Body()], service: ServiceOf, caller: Calling
+) -> Response:
+    """Continue raw texts: one generation each, no chat template."""
+    parsed: CompletionBody = _parse(CompletionBody, body)
+    model = await run_in_threadpool(_find, service, caller.project_id, parsed.model)
+    request = parsed.request(new_id("cmpl-"), model)
+    return await _answer(service, request, include_usage=parsed.include_usage)
+
+
+def _parse(model: type[Sampled], body: Any) -> Any:
+    try:
+        return parse_request(model, body)
+    except RequestError as error:
+        raise bad_request(error.message, param=error.param, code=error.code) from None
+
+
+def _find(service: Service, project_id: str, name: str) -> ChatModel:
+    if service.settings.max_chat_engines == 0:
+        raise bad_request(
+            "This service serves no models: its max_chat_engines is 0", code="chat_disabled"
+        )
+    with service.database.read() as session:
+        model = chat_model(service.settings, session, project_id, name)
+    if model is None:
+        raise not_found(
+            f"The model {name!r} does not exist or you do not have access to it",
+            param="model",
+            code="model_not_found",
+        )
+    return model
+
+
+async def _answer(service: Service, request: ChatRequest, *, include_usage: bool) -> Response:
+    """Ask the engines. What fails before the first piece is an error, streamed or not."""
+    answer = Answer(request, int(time.time()))
+    items = service.chat.stream(request)
+    if request.stream:
+        first = await anext(items, [])
+        if isinstance(first, Failure):
+            raise _error(first)
+        pieces = Pieces(answer, include_usage=include_usage)
+        return StreamingResponse(
+            _events(pieces, first, items),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+        )
+    chunks: list[Chunk] = []
+    async for item in items:
+        if isinstance(item, Failure):
+            raise _error(item)
+        chunks += item
+    return JSONResponse(whole_answer(answer, chunks))
+
+
+async def _events(
+    pieces: Pieces, first: list[Chunk], items: AsyncGenerator[Item]
+) -> AsyncIterator[str]:
+    """Server-sent events. A failure under way is one event in the error's envelope, the last."""
+    for piece in pieces.opening():
+        yield _event(piece)
+    for chunk in first:
+        yield _event(pieces.add(chunk))
+    async with contextlib.aclosing(items) as rest:  # a client that leaves frees its place
+        async for item in rest:
+            if isinstance(item, Failure):
+                yield _event(_error(item).body())
+                return
+            for chunk in item:
+                yield _event(pieces.add(chunk))
+    for piece in pieces.closing():
+        yield _event(piece)
+    yield "data: [DONE]\n\n"
+
+
+def _event(piece: dict[str, Any]) -> str:
+    return f"data: {json.dumps(piece, ensure_ascii=False)}\n\n"
+
+
+def _error(failure: Failure) -> ApiError:
+    headers = {}
+    if failure.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(failure.retry_after_s)))
+    kind = "server_error" if failure.status >= 500 else "invalid_request_error"
+    return ApiError(
+        failure.status,
+        failure.message,
+        type=kind,
+        param=failure.param,
+        code=failure.code,
+        headers=headers,
+    )
