@@ -2,15 +2,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Stock OpenAI clients, each in an environment of its own: the tests run them against the service.
+CLIENTS := $(VENV)/clients/openai-1/.installed $(VENV)/clients/openai-3/.installed
 OUT ?= out/demo
 DATA := $(if $(SEED),$(abspath $(OUT))-data,$(abspath examples/quickstart))
 JOB_SEED := $(or $(SEED),1)
 # Models come from folders in the demo and the tests; nothing asks a hub.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench bench-learning mutation clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(CLIENTS)
 
 $(STAMP): requirements/cpu.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +21,12 @@ $(STAMP): requirements/cpu.lock pyproject.toml
 		|| $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu "torch==2.13.0"
 	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/clients/%/.installed: requirements/%.lock | $(STAMP)
+	rm -rf $(@D)
+	$(PYTHON) -m venv --without-pip $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps -r $<
 	touch $@
 
 demo: setup
@@ -38,6 +46,16 @@ bench: setup
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/actor_hop.py
 	$(BIN)/python benchmarks/sandbox.py
+
+# Hours on two cores; resumable, a cell at a time. Two processes, one thread each.
+bench-learning: setup
+	$(BIN)/python -m benchmarks.learning --regimes few_experts & \
+		$(BIN)/python -m benchmarks.learning --regimes many_experts; wait
+	$(BIN)/python -m benchmarks.learning --report docs/learning.md
+
+# In a clean clone: the tests look for files that are left behind.
+mutation: setup
+	$(BIN)/python -m benchmarks.mutation --fresh --report docs/mutation.md
 
 clean:
 	rm -rf out .pytest_cache .ruff_cache .coverage
