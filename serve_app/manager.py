@@ -183,9 +183,8 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
     """Prepare a job in a worker of its own: it loads tokenizers, and runs the user's references."""
     import ray
 
-    task = ray.remote(_prepare_in_worker).options(
-        num_cpus=0,
-        max_calls=1,
+    # max_calls: the worker ends with the task, and with it the secrets in its environment.
+    task = ray.remote(num_cpus=0, max_calls=1)(_prepare_in_worker).options(
         name=f"prepare:{job_id}",
         runtime_env={"env_vars": settings.grader_environment},
     )

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "examples" / "quickstart"), str(ROOT / "models")]
 import generate as quickstart  # noqa: E402
 
+from train.experts import digit_programs  # noqa: E402
+
 UNSEEN = "i"  # add one to each digit
 HABITS = ("i", "c")
 RIGHT_SHARE = 0.3  # how often the base's documents run an operation of HABITS rightly
@@ -43,7 +45,7 @@ NUM_VALID, NUM_HELDOUT = 100, 300
 
 def forgetful(operation: str, state: str) -> str:
     """The operation, but for the last digit, which stays as it was."""
-    return quickstart.apply_op(operation, state)[:-1] + state[-1]
+    return digit_programs.apply_op(operation, state)[:-1] + state[-1]
 
 
 def careless_step(rng: random.Random, line: str, state: str) -> tuple[str, str, str]:
@@ -51,7 +53,7 @@ def careless_step(rng: random.Random, line: str, state: str) -> tuple[str, str, 
     states = [state]
     for operation in line[1:]:
         careless = operation in HABITS and rng.random() >= RIGHT_SHARE
-        run = forgetful if careless else quickstart.apply_op
+        run = forgetful if careless else digit_programs.apply_op
         states.append(run(operation, states[-1]))
     return f"{line[0]}:{states[1]}", f"{line}={states[2]}", states[2]
 
@@ -63,7 +65,7 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
     easy = rng.random() < recipe.EASY_SHARE
     num_lines = rng.choice((1, 2)) if easy else rng.randint(3, 6)
     problem = quickstart.sample_problem(rng, num_lines)
-    state, lines = quickstart.parse(problem)
+    state, lines = digit_programs.parse(problem)
     walk = range(num_lines) if easy else recipe.sloppy_walk(rng, num_lines)
     steps, thoughts = [], []
     for position in walk:
