@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/step_similarity.py
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/actor_hop.py
+	$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/sandbox.py
 
 # Hours on two cores; resumable, a cell at a time. Two processes, one thread each.

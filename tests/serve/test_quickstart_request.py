@@ -9,7 +9,7 @@ from serve_app.prepare import prepare
 from train.spec import JobSpec
 
 REQUEST = JOB.with_name("request.yaml")
-# Where things lie, how often the job can be stopped, what fits this machine: nothing that it learns.
+# Where things lie, how often a job can be stopped, what fits this machine: not what it learns.
 OTHERWISE = {
     "data.train", "data.valid", "data.heldout", "model", "srl.save_interval", "rlvr.save_interval",
     "rollout.kv_cache_gib", "rollout.num_verifiers",
