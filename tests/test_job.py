@@ -259,7 +259,7 @@ def killed_three_times(command: list[str], out: Path) -> list[int]:
     return committed
 
 
-@pytest.mark.parametrize("engines", ["one", "two"])
+@pytest.mark.parametrize("engines", ["two", pytest.param("one", marks=pytest.mark.slow)])
 def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undisturbed(
     engines, tmp_path, request
 ):

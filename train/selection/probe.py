@@ -84,6 +84,6 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
 
 
 def _grader(spec: JobSpec):
-    from train.loop import job_grader
+    from train.stage_run import job_grader
 
     return job_grader(spec)
