@@ -43,6 +43,7 @@ class Admission:
         The rows are locked, so that two managers do not fill the same room.
         """
         query = select(Job).where(Job.status.in_(ADMISSIBLE)).order_by(Job.seq)
+        query = query.where(Job.steps_planned > 0)  # prepared
         jobs = list(session.scalars(query.with_for_update()))
         running = [job for job in jobs if _live(session, job.id)]
         running_ids = {job.id for job in running}

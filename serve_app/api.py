@@ -11,14 +11,28 @@ from pydantic import BaseModel
 from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
-from serve_app.routes import chat, files, health, model_files, uploads
+from serve_app.routes import (
+    chat,
+    files,
+    graders,
+    health,
+    job_details,
+    jobs,
+    model_files,
+    models,
+    uploads,
+)
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
 V1: list[APIRouter] = [  # one of each routes/<noun>.py
     chat.router,
     files.router,
     uploads.router,
-    model_files.router,
+    jobs.router,
+    job_details.router,
+    graders.router,
+    model_files.router,  # before models, whose names may hold "/"
+    models.router,
 ]
 
 

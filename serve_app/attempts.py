@@ -1,6 +1,7 @@
 """What the end of an attempt means for its job. Decisions are pure; each is one transaction."""
 
 import re
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def end_of(ray_job: RayJob) -> AttemptEnd:
     if code == BUSY_EXIT_CODE:
         return AttemptEnd("busy", error_text(ray_job.message))
     signal_number = -code if code < 0 else code - _SHELL_SIGNAL
-    if signal_number > 0:
+    if 0 < signal_number <= signal.SIGRTMAX:
         return AttemptEnd("failed", f"its driver was ended by signal {signal_number}")
     return AttemptEnd("failed", f"exit code {code}: {error_text(ray_job.message)}")
 

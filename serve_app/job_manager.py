@@ -34,7 +34,7 @@ from serve_app.store.database import Database
 from serve_app.store.events import add_event
 from serve_app.store.jobs import get_job, metrics_events, open_jobs, set_status
 from serve_app.store.tables import Attempt, Job, StoredFile
-from serve_app.validation import Prepare, Validation
+from serve_app.validation import Prepare, Validation, awaits_preparation
 from train.registration import JOB_ID_KEY
 
 STRAY_INTERVAL_S = 30.0
@@ -123,7 +123,7 @@ class JobManager:
             return
         if attempt is not None:
             self._follow(job, attempt)
-        elif job.status == JobStatus.VALIDATING.value:
+        elif awaits_preparation(job):
             self._validation.advance(job)
         else:
             forget_secrets(self._settings, job.id)  # of an attempt whose end was cut short

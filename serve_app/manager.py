@@ -32,19 +32,22 @@ class ManagerActor:
 
     def __init__(self, settings: Settings) -> None:
         from serve_app.files import FileStorage
+        from serve_app.janitor import Janitor
         from serve_app.store.migrate import migrate
 
         logging.basicConfig(level=logging.INFO)
         self._settings = settings
         database = Database(settings.store_url)
         migrate(database)
+        files = FileStorage(settings, database)
+        self._janitor = Janitor(files)
         self._manager = JobManager(
             settings,
             database,
             RayJobsClient(),
             lambda job_id: prepare_on_ray(settings, job_id),
             cluster_resources,
-            files=FileStorage(settings, database),
+            files=files,
             secrets_of=lambda project_id: project_secrets(settings, database, project_id),
         )
         self._wake = threading.Event()
@@ -180,9 +183,8 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
     """Prepare a job in a worker of its own: it loads tokenizers, and runs the user's references."""
     import ray
 
-    task = ray.remote(_prepare_in_worker).options(
-        num_cpus=0,
-        max_calls=1,
+    # max_calls: the worker ends with the task, and with it the secrets in its environment.
+    task = ray.remote(num_cpus=0, max_calls=1)(_prepare_in_worker).options(
         name=f"prepare:{job_id}",
         runtime_env={"env_vars": settings.grader_environment},
     )

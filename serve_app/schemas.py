@@ -23,6 +23,7 @@ from train.spec import (
 )
 
 MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL could not search for it
 MAX_ROWS = 50_000  # in a body; more belong into a file
 MAX_EXAMPLES = 10_000
 _DPO = (
@@ -207,8 +208,8 @@ class JobFields(Request):
     metadata: (
         Annotated[
             dict[
-                Annotated[str, Field(min_length=1, max_length=MAX_KEY)],
-                Annotated[str, Field(max_length=MAX_VALUE)],
+                Annotated[str, Field(min_length=1, max_length=MAX_KEY, pattern=NO_NUL)],
+                Annotated[str, Field(max_length=MAX_VALUE, pattern=NO_NUL)],
             ],
             Field(max_length=MAX_METADATA),
         ]

@@ -48,8 +48,8 @@ class Validation:
             raise error
         with self._database.write() as session:
             locked = get_job(session, job.id, lock=True)
-            if locked is None or locked.status != JobStatus.VALIDATING.value:
-                return  # cancelled in the meantime
+            if locked is None or not awaits_preparation(locked):
+                return  # stopped in the meantime
             if error is not None:
                 self._enter_trouble(session, locked, error)
             else:
@@ -84,15 +84,20 @@ class Validation:
         add_event(session, job, key="not-checked", message=message, level="warn")
 
 
+def awaits_preparation(job: Job) -> bool:
+    """True for a new job, and for one that was paused before it was checked, and resumed."""
+    begins = job.status in (JobStatus.VALIDATING.value, JobStatus.QUEUED.value)
+    return begins and job.spec is None
+
+
 def enter(session: Session, job: Job, preparation: Preparation) -> None:
     """Enter a preparation into a locked job that is being validated."""
     if preparation.error is not None:
         for line in preparation.bad_lines[:MAX_BAD_LINES]:
-            message = f"Line {line.get('line')}: {line.get('message')}"
             data = {**line, "param": preparation.error.get("param")}
-            add_event(session, job, message=message, level="error", data=data)
-        message = f"The job failed: {preparation.error['message']}"
-        set_status(session, job, JobStatus.FAILED, message=message, error=preparation.error)
+            add_event(session, job, message=line["message"], level="error", data=data)
+        error = preparation.error
+        set_status(session, job, JobStatus.FAILED, message=error["message"], error=error)
         return
     job.spec, job.steps_planned = preparation.spec, preparation.steps_planned
     job.request = job.request | {"resolved": preparation.resolved}

@@ -2,18 +2,44 @@
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from train.step_parser import parse_steps, split_title
 
 MAX_REPORTED_ERRORS = 5
 ROLES = ("system", "user", "assistant")
 FIELDS = ("messages", "reference_answer", "expert_steps", "expert_thoughts")
+RowKind = Literal["problems", "conversations"]
 NEAR_MISS = 0.8  # likeness from which an unknown field is taken for a misspelt one
 
 
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of a data file that cannot be used."""
+
+    line: int  # from 1
+    message: str
+
+
 class DataError(ValueError):
-    """A data file that cannot be used; one line per bad row, at most MAX_REPORTED_ERRORS."""
+    """A data file that cannot be used; one line per bad row, at most MAX_REPORTED_ERRORS.
+
+    `path` and `lines` say where, when it is about single lines.
+    """
+
+    def __init__(
+        self, message: str, path: Path | None = None, lines: Sequence[BadLine] = ()
+    ) -> None:
+        super().__init__(message)
+        self.path, self.lines = path, tuple(lines)
+
+    @classmethod
+    def at(cls, path: Path, line: int, message: str) -> "DataError":
+        """One bad line."""
+        return cls(f"{path}, line {line}: {message}", path, [BadLine(line, message)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +51,9 @@ class Row:
     reference_answer: str | None = None
     expert_steps: tuple[str, ...] = ()
     expert_thoughts: tuple[str, ...] = ()  # one per step, or none at all
+    expert_titles: tuple[str | None, ...] = ()  # one per step that was written in one text
     item: dict[str, Any] = field(default_factory=dict)  # every field but `messages`, as written
+    completion: str | None = None  # of a conversation: the assistant's last message
 
     @property
     def line(self) -> int:
@@ -37,9 +65,21 @@ class Row:
         """The user's last message."""
         return self.messages[-1]["content"]
 
+    def titled_step(self, k: int) -> tuple[str | None, str]:
+        """Title and text of the step at `k`, from 0; in a list of steps, "Title: text" has one."""
+        step = self.expert_steps[k]
+        if not self.expert_titles:
+            return split_title(step)
+        title = self.expert_titles[k]
+        return title, step.removeprefix(f"{title}: ") if title else step
 
-def read_rows(path: Path) -> list[Row]:
-    """Read a JSON Lines file. Raises DataError for an unreadable, empty or wrong file."""
+
+def read_rows(path: Path, kind: RowKind = "problems") -> list[Row]:
+    """Read a JSON Lines file. Raises DataError for an unreadable, empty or wrong file.
+
+    The last message of a problem is the user's, that of a conversation the assistant's, which
+    becomes `Row.completion`.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -53,13 +93,15 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(_parse_row(line, f"{path.stem}:{number}"))
+            rows.append(_parse_row(line, f"{path.stem}:{number}", kind))
         except ValueError as error:
-            errors.append(f"{path}, line {number}: {error}")
+            errors.append(BadLine(number, str(error)))
     if errors:
-        more = len(errors) - MAX_REPORTED_ERRORS
-        tail = [f"... and {more} more bad lines"] if more > 0 else []
-        raise DataError("\n".join(errors[:MAX_REPORTED_ERRORS] + tail))
+        shown = errors[:MAX_REPORTED_ERRORS]
+        texts = [f"{path}, line {bad.line}: {bad.message}" for bad in shown]
+        if more := len(errors) - len(shown):
+            texts.append(f"... and {more} more bad lines")
+        raise DataError("\n".join(texts), path, shown)
     if not rows:
         raise DataError(f"{path}: holds no rows; write one JSON object per line")
     return rows
@@ -72,14 +114,15 @@ def check_disjoint(files: dict[Path, list[Row]]) -> None:
         for row in rows:
             other, other_line = seen.setdefault(json.dumps(row.messages), (path, row.line))
             if other != path:
-                raise DataError(
-                    f"{path}, line {row.line}: the same problem stands in {other}, line "
-                    f"{other_line}: "
-                    f"{row.problem_text[:80]!r}; remove it from one of the two"
+                raise DataError.at(
+                    path,
+                    row.line,
+                    f"the same problem stands in {other}, line {other_line}: "
+                    f"{row.problem_text[:80]!r}; remove it from one of the two",
                 )
 
 
-def _parse_row(line: str, row_id: str) -> Row:
+def _parse_row(line: str, row_id: str, kind: RowKind) -> Row:
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
@@ -90,7 +133,7 @@ def _parse_row(line: str, row_id: str) -> Row:
         # Any field may ride along for a grader; one that is nearly ours is a slip of the pen.
         if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=NEAR_MISS):
             raise ValueError(f"`{name}` is an unknown field; did you mean `{near[0]}`?")
-    steps = _parse_texts(raw, "expert_steps")
+    steps, titles = _parse_steps(raw)
     thoughts = _parse_texts(raw, "expert_thoughts")
     if thoughts and len(thoughts) != len(steps):
         raise ValueError(
@@ -98,10 +141,15 @@ def _parse_row(line: str, row_id: str) -> Row:
             "write one per step, or leave it out"
         )
     item = {name: value for name, value in raw.items() if name != "messages"}
-    return Row(row_id, _parse_messages(raw), _parse_answer(raw), steps, thoughts, item)
+    messages = _parse_messages(raw, kind)
+    completion = messages[-1]["content"] if kind == "conversations" else None
+    problem = messages[:-1] if kind == "conversations" else messages
+    return Row(
+        row_id, problem, _parse_answer(raw), steps, thoughts, titles, item, completion=completion
+    )
 
 
-def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:
+def _parse_messages(raw: dict[str, Any], kind: RowKind) -> tuple[dict[str, str], ...]:
     messages = raw.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError(
@@ -116,10 +164,16 @@ def _parse_messages(raw: dict[str, Any]) -> tuple[dict[str, str], ...]:
         content = message.get("content")
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"message {number}: 'content' is {content!r}; write some text")
-    if messages[-1]["role"] != "user":
+    last, role = len(messages), messages[-1]["role"]
+    if kind == "problems" and role != "user":
         raise ValueError(
-            f"message {len(messages)}: the last role is {messages[-1]['role']!r}; it must be "
-            "'user' (an expert's solution goes into `expert_steps`)"
+            f"message {last}: the last role is {role!r}; it must be 'user' (an expert's solution "
+            "goes into `expert_steps`)"
+        )
+    if kind == "conversations" and (role != "assistant" or last == 1):
+        raise ValueError(
+            f"message {last}: the last role is {role!r}; a conversation to learn from ends with "
+            "the assistant's answer to an earlier message"
         )
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
@@ -133,6 +187,18 @@ def _parse_answer(raw: dict[str, Any]) -> str | None:
     if not str(answer).strip():
         raise ValueError("`reference_answer` is empty; write the answer or leave it out")
     return str(answer)
+
+
+def _parse_steps(raw: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """The expert's steps, and their titles when they are one text of numbered steps."""
+    text = raw.get("expert_steps")
+    if not isinstance(text, str):
+        return _parse_texts(raw, "expert_steps"), ()
+    try:
+        steps = parse_steps(text)
+    except ValueError as error:
+        raise ValueError(f"`expert_steps`: {error}") from None
+    return tuple(step.full for step in steps), tuple(step.title for step in steps)
 
 
 def _parse_texts(raw: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -53,11 +53,11 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
         for path, rows in graded:
             if rows and not any(row.reference_answer for row in rows):
                 raise DataError(
-                    f"{path}: no row has a `reference_answer` for the grader to compare with"
+                    f"{path}: no row has a `reference_answer` for the grader to compare with", path
                 )
     for grader in _graders(spec.grader):
         _check_grader(grader, graded)
-    config = load_config(spec)
+    config = config_of(spec.model)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and spec.rollout.max_model_len > limit:
         raise SpecError(
@@ -70,23 +70,23 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
     return JobData(train, valid, heldout), renderer
 
 
-def load_config(spec: JobSpec) -> "PretrainedConfig":
-    """Load the model's configuration. Raises SpecError when there is no such model."""
+def config_of(model: str) -> "PretrainedConfig":
+    """Load a model's configuration. Raises SpecError when there is no such model."""
     from transformers import AutoConfig
 
-    folder = Path(spec.model)
+    folder = Path(model)
     if folder.is_absolute() and not folder.is_dir():
-        raise SpecError(f"model: there is no folder {spec.model}; correct the path")
+        raise SpecError(f"model: there is no folder {model}; correct the path")
     if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
         raise SpecError(
-            f"model: {spec.model!r} holds no *.safetensors; save it with "
+            f"model: {model!r} holds no *.safetensors; save it with "
             "save_pretrained(folder, safe_serialization=True)"
         )
     try:
-        return AutoConfig.from_pretrained(spec.model)
+        return AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise SpecError(
-            f"model: {spec.model!r} is no model ({str(error).splitlines()[0]}); give a hub name, "
+            f"model: {model!r} is no model ({str(error).splitlines()[0]}); give a hub name, "
             "or a folder (written ./, ../ or /) with config.json, tokenizer.json and "
             "model.safetensors"
         ) from None
@@ -144,23 +144,27 @@ def _check_grader(grader: Any, files: list[tuple[Path, list[Row]]]) -> None:
                 try:
                     check_item(template, row.item)
                 except InvalidVariableError as error:
-                    raise DataError(
-                        f"{path}, line {row.line}: grader {grader.type!r} reads {error}; add the "
-                        "field to the row, or correct the template"
+                    raise DataError.at(
+                        path,
+                        row.line,
+                        f"grader {grader.type!r} reads {error}; add the field to the row, or "
+                        "correct the template",
                     ) from None
         if hasattr(grader, "check_references"):
             try:
                 grader.check_references(rows)
             except ValueError as error:
-                raise DataError(f"{path}, {error}") from None
+                raise DataError(f"{path}, {error}", path) from None
 
 
 def _check_thoughts(path: Path, rows: list[Row]) -> None:
     for row in rows:
         if row.expert_steps and not row.expert_thoughts:
-            raise DataError(
-                f"{path}, line {row.line}: has no `expert_thoughts`, which sft.with_thoughts "
-                "needs, one per step; add them or set sft.with_thoughts: false"
+            raise DataError.at(
+                path,
+                row.line,
+                "has no `expert_thoughts`, which sft.with_thoughts needs, one per step; add them "
+                "or set sft.with_thoughts: false",
             )
 
 

@@ -46,14 +46,19 @@ class PromptRenderer:
 
 
 def load_tokenizer(spec: JobSpec) -> "PreTrainedTokenizerBase":
-    """Load the model's tokenizer. Raises ValueError, naming the model and the fix."""
+    """Load the job's tokenizer. Raises ValueError, naming the model and the fix."""
+    return tokenizer_of(spec.model)
+
+
+def tokenizer_of(model: str) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer. Raises ValueError, naming the model and the fix."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(spec.model)
+        return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"model {spec.model!r}: no tokenizer could be loaded ({str(error).splitlines()[0]}); "
+            f"model {model!r}: no tokenizer could be loaded ({str(error).splitlines()[0]}); "
             "give a hub name, or a folder that holds config.json, tokenizer.json and "
             "model.safetensors"
         ) from None
@@ -76,33 +81,33 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
             for k, title in _longest_prompts(row, titled=titled)
         )
         if length > limit:
-            raise DataError(
-                f"{path}, line {row.line}: its prompt has {length} tokens, but "
+            raise DataError.at(
+                path,
+                row.line,
+                f"its prompt has {length} tokens, but "
                 f"rollout.max_model_len {spec.rollout.max_model_len} less {name} "
                 f"{most} leaves {limit}; shorten the row or raise "
-                "rollout.max_model_len"
+                "rollout.max_model_len",
             )
-        for number, step in enumerate(row.expert_steps, start=1):
-            target = split_title(step)[1] if titled else step
+        for k, step in enumerate(row.expert_steps):
+            target = row.titled_step(k)[1] if titled else step
             least = len(renderer.encode(f"{THINK_OPEN}{THINK_CLOSE}{target.strip()}")) + 1
             if least > step_tokens:
-                raise DataError(
-                    f"{path}, line {row.line}: expert step {number} takes {least} tokens with its "
+                raise DataError.at(
+                    path,
+                    row.line,
+                    f"expert step {k + 1} takes {least} tokens with its "
                     f"think block and end, but {step_name} is {step_tokens}; shorten the "
-                    f"step or raise {step_name}"
+                    f"step or raise {step_name}",
                 )
         if any(spec.prompt.step_end in step.strip() for step in row.expert_steps):
-            raise DataError(
-                f"{path}, line {row.line}: an expert step contains prompt.step_end "
+            raise DataError.at(
+                path,
+                row.line,
+                f"an expert step contains prompt.step_end "
                 f"{spec.prompt.step_end!r}, which would cut it in two; choose a `step_end` that "
-                "no step contains, such as '\\n\\n'"
+                "no step contains, such as '\\n\\n'",
             )
-
-
-def split_title(step: str) -> tuple[str | None, str]:
-    """Split "Title: text" into title and text; an untitled step has the title None."""
-    title, _, body = step.partition(": ")
-    return (title, body) if body else (None, step)
 
 
 def _longest_prompts(row: Row, *, titled: bool) -> list[tuple[int, str | None]]:
@@ -110,4 +115,4 @@ def _longest_prompts(row: Row, *, titled: bool) -> list[tuple[int, str | None]]:
     last = max(0, len(row.expert_steps) - 1)
     if not titled or not row.expert_steps:
         return [(last, None)]
-    return [(k, split_title(step)[0]) for k, step in enumerate(row.expert_steps)]
+    return [(k, row.titled_step(k)[0]) for k in range(len(row.expert_steps))]

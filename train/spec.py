@@ -6,6 +6,7 @@ refused with the nearest known one.
 
 import difflib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,6 +76,16 @@ class SFTSpec(_Spec):
     batch_size: PositiveInt = 16  # sequences per optimizer step
     learning_rate: PositiveFloat = 1e-5
     with_thoughts: bool = False  # put `expert_thoughts` into the think block
+    save_interval: PositiveInt = 20  # optimizer steps between committed checkpoints
+
+    def per_worker_batch(self, num_workers: int) -> int:
+        """Sequences per optimizer step in one learner worker."""
+        return max(1, self.batch_size // num_workers)
+
+    def num_steps(self, num_examples: int, num_workers: int) -> int:
+        """Optimizer steps of the stage; an example is one expert step."""
+        num_batches = math.ceil(num_examples / self.per_worker_batch(num_workers))
+        return self.num_epochs * max(1, math.ceil(num_batches / num_workers))
 
 
 class StageSpec(_Spec):

@@ -169,6 +169,26 @@ def request_stop(session: Session, job: Job, what: str) -> None:
         add_event(session, job, message=f"{doing}: a checkpoint is committed first")
 
 
+def resume(session: Session, job: Job) -> None:
+    """Let a locked, paused job go on from its checkpoint. Raises WrongStateError.
+
+    To ask again while it waits for room changes nothing.
+    """
+    current = JobStatus(job.status)
+    if current is JobStatus.QUEUED and job.requested is None:
+        return
+    if current is not JobStatus.PAUSED:
+        doing = ": it is still being paused" if job.requested == "pause" else ""
+        raise WrongStateError(current, f"resumed{doing}")
+    set_status(session, job, JobStatus.QUEUED, message="The job goes on from its checkpoint")
+
+
+def submission_ids(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+    """The Ray job of each job's newest attempt; a job that was never launched is left out."""
+    query = select(Attempt).where(Attempt.job_id.in_(job_ids)).order_by(Attempt.number)
+    return {attempt.job_id: attempt.submission_id for attempt in session.scalars(query)}
+
+
 def has_live_attempt(session: Session, job_id: str) -> bool:
     """True when a Ray job of this job may still be running."""
     query = select(Attempt).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))

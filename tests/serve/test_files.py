@@ -5,6 +5,7 @@ import io
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 
@@ -15,6 +16,7 @@ from sqlalchemy import update
 from serve.file_requests import MIB, ROWS, num_files, upload
 from serve_app.errors import ApiError
 from serve_app.files import FileStorage, FileUnavailableError
+from serve_app.janitor import Janitor
 from serve_app.store.jobs import create_job, get_job, new_job
 from serve_app.store.tables import StoredFile
 
@@ -182,3 +184,23 @@ def test_a_deleted_file_is_kept_for_the_job_that_has_not_copied_it(
     with database.write() as session:
         get_job(session, job.id, lock=True).spec = {"prepared": True}
     assert service.files.sweep(idle_s=-60) == 2
+
+
+def test_a_janitor_sweeps_again_and_again_also_after_a_failure(storage, project, monkeypatch):
+    sweep, calls = storage.sweep, []
+    swept = threading.Event()
+
+    def fails_once() -> int:
+        calls.append(sweep(idle_s=-60))
+        if len(calls) == 1:
+            raise ConnectionError("the storage does not answer")
+        if len(calls) == 3:
+            swept.set()
+        return calls[-1]
+
+    storage.blobs.write("file-without-row", [ROWS], MIB)
+    monkeypatch.setattr(storage, "sweep", fails_once)
+    janitor = Janitor(storage, interval_s=0.01)
+    assert swept.wait(60)
+    janitor.stop()
+    assert calls[:3] == [1, 0, 0]

@@ -114,6 +114,7 @@ REFUSED = {
     "metadata": {"metadata": {str(i): "" for i in range(17)}},
     "metadata.k": {"metadata": {"k": "v" * 513}},
     "metadata.n": {"metadata": {"n": 1}},
+    "metadata.z": {"metadata": {"z": "a\0"}},
     "integrations": {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]},
     "method.type": {"method": {"type": "dpo"}},
     "method.dpo": {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}},

@@ -1,0 +1,366 @@
+"""From a create call and its files to a job that can be run, or to what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import MODEL
+
+from serve_app.prepare import Prepared, PrepareError, prepare
+from train.experts import digit_programs
+from train.spec import load_spec
+
+CLUSTER = {"CPU": 2.0, "memory": 8e9, "node:10.0.0.1": 1.0}
+ANSWER = {"type": "answer", "pattern": "=(\\d{4})$"}
+RFT = {"method": {"type": "reinforcement", "reinforcement": {"grader": ANSWER}}}
+BASE = {"model": "ferrata-tiny", "training_file": "file-1", "seed": 1}
+
+
+def problem(number: int) -> str:
+    """Distinct digit programs."""
+    return f"{number:04d}:1sr,2li,3ec"
+
+
+def row(number: int, *, answer: bool = True, steps: bool = False) -> dict:
+    """A row of a digit program, with what is asked for."""
+    expert, thoughts, result = digit_programs.solve(problem(number))
+    made: dict = {"messages": [{"role": "user", "content": problem(number)}]}
+    if answer:
+        made["reference_answer"] = result
+    if steps:
+        made |= {"expert_steps": expert, "expert_thoughts": thoughts}
+    return made
+
+
+def rows(start: int, count: int, **what: bool) -> list[dict]:
+    """Many rows."""
+    return [row(n, **what) for n in range(start, start + count)]
+
+
+def write(path: Path, lines: list) -> Path:
+    """A JSON Lines file; a text is written as it is."""
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def run(folder: Path, training: list, cluster: dict | None = None, **request: object) -> Prepared:
+    """Prepare a job; `validation` and `heldout` rows may ride in the request."""
+    files = {"training": write(folder / "t.jsonl", training)}
+    for use in ("validation", "heldout"):
+        if use in request:
+            files[use] = write(folder / f"{use}.jsonl", request.pop(use))  # type: ignore[arg-type]
+    return prepare(BASE | request, folder / "job", files, str(MODEL), cluster or CLUSTER)
+
+
+def fault(folder: Path, training: list, cluster: dict | None = None, **request) -> PrepareError:
+    """What a job is refused with."""
+    with pytest.raises(PrepareError) as caught:
+        run(folder, training, cluster, **request)
+    return caught.value
+
+
+def stages(prepared: Prepared) -> list[str]:
+    """The stages that will run."""
+    return [name for name in ("sft", "srl", "rlvr") if prepared.spec[name]]
+
+
+MIXED = [*rows(1000, 20, steps=True), *rows(2000, 60)]
+
+
+@pytest.mark.parametrize(
+    ("training", "request_", "expected"),
+    [
+        (MIXED, RFT, ["srl", "rlvr"]),
+        (MIXED, {}, ["srl", "rlvr"]),
+        (MIXED, RFT | {"srl": None}, ["rlvr"]),
+        (MIXED, RFT | {"rlvr": None}, ["srl"]),
+        (MIXED, RFT | {"sft": {}}, ["sft", "srl", "rlvr"]),
+        (MIXED, RFT | {"sft": {}, "srl": None, "rlvr": None}, ["sft"]),
+        (MIXED, {"method": {"type": "srl"}}, ["srl"]),
+        (rows(1000, 40), RFT, ["rlvr"]),
+        (rows(1000, 40), RFT | {"srl": {}}, ["srl", "rlvr"]),
+        (rows(1000, 40), RFT | {"num_examples": 7}, ["srl", "rlvr"]),
+        (rows(1000, 40), {}, ["srl", "rlvr"]),
+        (rows(1000, 40), {"num_examples": 0}, ["rlvr"]),
+        (rows(1000, 40, answer=False), {}, ["srl", "rlvr"]),
+    ],
+)
+def test_rows_and_request_decide_which_stages_run(tmp_path, training, request_, expected):
+    prepared = run(tmp_path, training, **request_)
+    assert stages(prepared) == expected
+    load_spec(tmp_path / "job" / "spec.json")
+
+
+def test_a_problems_only_file_gets_48_solved_rows_and_a_grader_that_accepts_them(tmp_path):
+    prepared = run(tmp_path, rows(1000, 100, answer=False))
+    spec = load_spec(tmp_path / "job" / "spec.json")
+    written = [json.loads(x) for x in spec.data.train.read_text().splitlines() if x.strip()]
+    assert sum("expert_steps" in each for each in written) == 48
+    assert all("reference_answer" in each for each in written)
+    assert prepared.resolved["num_examples"] == 48
+    assert getattr(spec.grader, "pattern", None) == r"=\s*([^=]+?)\s*$"
+    assert any("48 verified solutions" in note for note in prepared.notes)
+
+
+def test_the_validation_split_is_seeded_never_leaks_and_keeps_line_numbers(tmp_path):
+    training = [*rows(1000, 200), *rows(1000, 5)]  # five problems stand twice
+    first = run(tmp_path, training, **RFT)
+    folder = tmp_path / "job" / "data"
+    lines = [(folder / name).read_text().splitlines() for name in ("train.jsonl", "valid.jsonl")]
+    problems = [[x and json.loads(x)["messages"][0]["content"] for x in file] for file in lines]
+    train, valid = ({p for p in file if p} for file in problems)
+    assert train & valid == set()
+    assert (len(train) + len(valid), len(valid)) == (200, 32)
+    for file in problems:
+        for number, text in enumerate(file):
+            assert not text or text == training[number]["messages"][0]["content"]
+    assert first.resolved["method"]["reinforcement"]["hyperparameters"]["eval_samples"] == sum(
+        map(bool, problems[1])
+    )
+    run(tmp_path, training, **RFT)
+    assert (folder / "valid.jsonl").read_text().splitlines() == lines[1]
+    run(tmp_path, training, **RFT, seed=2)
+    assert (folder / "valid.jsonl").read_text().splitlines() != lines[1]
+
+
+@pytest.mark.parametrize(
+    ("training", "request_", "code", "param", "said"),
+    [
+        (
+            [*rows(1000, 99), {"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}],
+            RFT,
+            "invalid_training_file",
+            "training_file",
+            "Example 100, message 2: 'role' is missing",
+        ),
+        (
+            [*rows(1000, 12), "{not json"],
+            RFT,
+            "invalid_training_file",
+            "training_file",
+            "Example 13: is not JSON",
+        ),
+        (rows(1000, 9), RFT, "invalid_n_examples", "training_file", "9 examples, but at least 10"),
+        (rows(1000, 1), RFT, "invalid_n_examples", "training_file", "1 example,"),
+        ([row(1)] * 20, RFT, "invalid_n_examples", "training_file", "validation_file"),
+        (
+            MIXED,
+            RFT | {"validation": [{"messages": []}]},
+            "invalid_validation_file",
+            "validation_file",
+            "Example 1: `messages` is missing or empty",
+        ),
+        (
+            MIXED,
+            RFT | {"validation": rows(2005, 3)},
+            "invalid_validation_file",
+            "validation_file",
+            "Example 1: the same problem stands in the training file, line 26",
+        ),
+        (
+            MIXED,
+            RFT | {"heldout": rows(2005, 3)},
+            "invalid_heldout_file",
+            "heldout_file",
+            "the same problem stands in the training file",
+        ),
+        (
+            [{"messages": [{"role": "user", "content": f"q{n}"}]} for n in range(20)],
+            {},
+            "missing_grader",
+            "method",
+            "add `reference_answer`",
+        ),
+        (
+            [
+                {
+                    "messages": [{"role": "user", "content": f"q{n}"}],
+                    "reference_answer": "a",
+                }
+                for n in range(20)
+            ],
+            RFT | {"srl": {}},
+            "invalid_training_file",
+            "training_file",
+            "no problem is of a family that the solver knows",
+        ),
+        (
+            rows(1000, 20),
+            RFT | {"srl": {}, "num_examples": 0},
+            "invalid_training_file",
+            "training_file",
+            "No row has `expert_steps`",
+        ),
+        (
+            [{"input": {}, "preferred_output": [], "non_preferred_output": []}] * 20,
+            RFT,
+            "invalid_training_file",
+            "training_file",
+            "holds preference pairs",
+        ),
+        (
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": "q"},
+                        {"role": "assistant", "content": "a"},
+                    ]
+                }
+            ]
+            * 20,
+            RFT,
+            "invalid_training_file",
+            "training_file",
+            "holds conversations",
+        ),
+        (
+            MIXED,
+            RFT | {"resources": {"num_engines": 9}},
+            "insufficient_resources",
+            "resources",
+            "the job asks for 5.1 CPUs",
+        ),
+        (
+            MIXED,
+            RFT | {"resources": {"max_model_len": 1000}},
+            "invalid_value",
+            "resources.max_model_len",
+            "holds 256 positions; lower it to 256",
+        ),
+        (
+            MIXED,
+            RFT | {"sampling": {"max_tokens": 300}},
+            "invalid_value",
+            "sampling.max_tokens",
+            "leaves no room for a prompt",
+        ),
+        (
+            MIXED,
+            RFT | {"prompt": {"system": "é" * 4}},
+            "invalid_value",
+            "prompt.system",
+            "no tokens for some of its characters",
+        ),
+        (
+            [*rows(1000, 20), row(3000) | {"expert_steps": ["x" * 250, "y"]}],
+            RFT,
+            "invalid_training_file",
+            "training_file",
+            "Example 21: ",
+        ),
+        (
+            MIXED,
+            {
+                "method": {
+                    "type": "reinforcement",
+                    "reinforcement": {
+                        "grader": {
+                            "type": "string_check",
+                            "name": "s",
+                            "input": "{{ sample.output_text }}",
+                            "reference": "{{ item.wanted }}",
+                            "operation": "eq",
+                        }
+                    },
+                }
+            },
+            "invalid_training_file",
+            "training_file",
+            "item.wanted",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_code_field_line_and_fix(
+    tmp_path, training, request_, code, param, said
+):
+    error = fault(tmp_path, training, **request_)
+    assert (error.code, error.param) == (code, param)
+    assert said in error.message
+    assert str(tmp_path) not in error.message
+    assert str(MODEL) not in error.message
+
+
+def test_the_first_bad_lines_are_listed_with_their_numbers(tmp_path):
+    error = fault(tmp_path, [*rows(1000, 10), *["nonsense"] * 9], **RFT)
+    assert [bad["line"] for bad in error.lines] == [11, 12, 13, 14, 15]
+    assert error.lines[0]["message"].startswith("Example 11: is not JSON")
+
+
+def test_an_error_survives_its_way_out_of_another_process(tmp_path):
+    import pickle
+
+    error = fault(tmp_path, rows(1000, 3), **RFT)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (again.code, again.message, again.param, again.lines) == (
+        error.code,
+        error.message,
+        error.param,
+        error.lines,
+    )
+
+
+def test_what_the_client_sets_goes_before_what_is_automatic(tmp_path):
+    hyper = {"batch_size": 4, "n_epochs": 2, "learning_rate_multiplier": 2.0, "eval_samples": 10}
+    hyper |= {"compute_multiplier": 0.5, "eval_interval": 3}
+    method = {"type": "reinforcement", "reinforcement": {"grader": ANSWER}}
+    method["reinforcement"]["hyperparameters"] = hyper  # type: ignore[index]
+    prepared = run(
+        tmp_path,
+        MIXED,
+        method=method,
+        srl={"max_steps": 2, "learning_rate": 1e-5, "std_threshold": 0.1, "max_tokens": 32},
+        rlvr={"group_size": 6, "loss": "dr_grpo", "protocol": "stepwise"},
+        sampling={"max_turns": 5},
+        evaluation={"pass_k": 2},
+        prompt={"step_end": "\n\n"},
+        resources={"num_threads": 1, "max_num_seqs": 17},
+    )
+    spec = prepared.spec
+    srl, rlvr = spec["srl"], spec["rlvr"]
+    assert (srl["max_steps"], srl["groups_per_step"], srl["std_threshold"]) == (2, 4, 0.1)
+    assert (srl["learning_rate"], srl["max_tokens"], srl["group_size"]) == (2e-5, 32, 4)
+    assert (rlvr["group_size"], rlvr["groups_per_step"], rlvr["eval_interval"]) == (3, 4, 3)
+    assert rlvr["learning_rate"] == pytest.approx(6e-4)
+    assert rlvr["max_steps"] == 2 * -(-70 // 4)  # two epochs of the 70 rows that train
+    assert rlvr["dr_grpo_length"] == spec["sampling"]["max_tokens"]
+    assert spec["sampling"]["max_turns"] == 5
+    assert spec["evaluation"]["pass_k"] == 2
+    assert spec["prompt"]["step_end"] == "\n\n"
+    assert (spec["learner"]["num_threads"], spec["rollout"]["num_threads"]) == (1, 1)
+    assert spec["rollout"]["max_num_seqs"] == 17
+    shown = prepared.resolved["method"]["reinforcement"]["hyperparameters"]
+    assert shown == hyper | {"reasoning_effort": "default"}
+    assert prepared.resolved["resources"]["max_num_seqs"] == 17
+    assert prepared.resolved["rlvr"]["max_staleness"] == 0
+
+
+def test_planned_work_is_the_steps_of_all_stages_and_the_policies_evaluated(tmp_path):
+    wanted = RFT | {"srl": {"max_steps": 3}, "rlvr": {"max_steps": 5}}
+    assert run(tmp_path, MIXED, **wanted).steps_planned == 8
+    assert run(tmp_path, MIXED, **wanted, heldout=rows(5000, 10)).steps_planned == 8 + 3
+
+
+def test_the_tiny_models_system_prompt_is_left_out_with_a_note(tmp_path):
+    prepared = run(tmp_path, MIXED, **RFT)
+    assert prepared.spec["prompt"]["system"] is None
+    assert any("no system prompt, because it takes" in note for note in prepared.notes)
+
+
+def test_a_step_that_holds_a_newline_gets_a_longer_step_end(tmp_path):
+    lines = [row(n) | {"expert_steps": ["a\nb", "c"]} for n in range(1000, 1040)]
+    assert run(tmp_path, lines, **RFT).spec["prompt"]["step_end"] == "\n\n"
+
+
+def test_a_model_without_a_tokenizer_is_refused_by_its_name(tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with pytest.raises(PrepareError) as caught:
+        prepare(
+            BASE | RFT,
+            tmp_path / "job",
+            {"training": write(tmp_path / "t.jsonl", MIXED)},
+            str(folder),
+            CLUSTER,
+        )
+    assert (caught.value.code, caught.value.param) == ("invalid_model", "model")

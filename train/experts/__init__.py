@@ -1,0 +1,1 @@
+"""Expert solutions: who can write them, and how they are checked."""
