@@ -231,7 +231,8 @@ def test_greedy_chat_says_what_the_engines_own_rollouts_say_and_gets_their_verdi
         assert answer["usage"]["prompt_tokens"] == len(rollout.turns[0].prompt_ids)
         stepwise += len(rollout.turns) > 1
         # Half of the rows are given the answer that the model has, so that verdicts differ.
-        said = content[-4:] if number % 2 else problem.reference_answer
+        last = content.rpartition("\n")[2] if grader == {"type": "answer"} else content[-4:]
+        said = last if number % 2 else problem.reference_answer
         problem = replace(problem, reference_answer=said, item={"reference_answer": said})
         wanted = verifier.verify(problem, rollout).reward
         got = verifier.verify(problem, as_rollout(content)).reward if finish == "stop" else 0.0
