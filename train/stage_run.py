@@ -13,7 +13,7 @@ from rollout.pool import RolloutPool
 from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
 from train import checkpoint
 from train.batch import TrainSequence, to_sequences
-from train.evaluate import Ledger, evaluate
+from train.evaluate import Evaluation, Ledger, evaluate
 from train.health import HealthWatch
 from train.learner import Learner
 from train.prompts import load_tokenizer
@@ -144,9 +144,8 @@ class StageRun:
         self.events.phase(self.step, "publishing")
         self.timing["publish"] = config.pool.publish(self.learner.state(), self.version)
         last = self.step == stage.max_steps
-        valid_reward = None
-        if last or self.step % stage.eval_interval == 0:
-            valid_reward = self._validate()
+        valid = self._validate() if last or self.step % stage.eval_interval == 0 else None
+        valid_reward = valid.mean_reward if valid else None
         self.timing["full_iteration"] = sum(self.timing.values())
         groups = group_metrics(self.seen)
         self.metrics = {
@@ -163,6 +162,7 @@ class StageRun:
             total_steps=stage.max_steps,
             policy_version=self.version,
             full_valid_mean_reward=valid_reward,
+            full_valid_mean_parse_error=valid.format_error_rate if valid else None,
             trained_tokens=self.trained_tokens,
             timing={"step": {k: round(v, 4) for k, v in self.timing.items()}},
             reward_health=health,
@@ -182,7 +182,7 @@ class StageRun:
         if last or valid_reward is not None or self.step % stage.save_interval == 0:
             self._commit()
 
-    def _validate(self) -> float:
+    def _validate(self) -> Evaluation:
         self.events.phase(self.step, "validating")
         job = self.config.job
         result = evaluate(
@@ -194,7 +194,7 @@ class StageRun:
         self.timing["eval"] = result.seconds
         self.events.account(result.ledger.scored, result.ledger.dropped)
         self.best = rank(self.best, self.step, result.mean_reward)
-        return result.mean_reward
+        return result
 
     def _commit(self) -> None:
         """Commit a checkpoint that is a usable model; keep the best ones and this, the last."""
