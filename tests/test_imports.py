@@ -24,9 +24,12 @@ LIGHT = [
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/*/[!_]*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/auto/*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/experts/*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/selection/*.py")),
     "train/grader_inference.py",
     "train/spec.py",
     "train/data.py",
+    "train/step_parser.py",
+    "train/stop.py",
     "train/advantages.py",
 ]
 
