@@ -43,7 +43,7 @@ def bus():
 
 
 def corrupted():
-    """Overwrites the small integers and the list type: whatever runs next in this interpreter errs."""
+    """Overwrites the small integers and the list type, for whatever runs next in here."""
     for number in range(-5, 257):
         ctypes.memset(id(number) + 24, 7, 4)
     ctypes.memset(id(list) + 24, 255, 64)

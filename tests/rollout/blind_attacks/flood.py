@@ -23,9 +23,15 @@ def both():
 
 
 def sparse():
-    fd = os.memfd_create("blindattack") if not os.access(".", os.W_OK) else os.open("big", os.O_RDWR | os.O_CREAT)
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, 1 << 40)
+    fd = (
+        os.memfd_create("blindattack")
+        if not os.access(".", os.W_OK)
+        else os.open("big", os.O_RDWR | os.O_CREAT)
+    )
+    for size in (1 << 40, 1 << 32, 1 << 28, 1 << 24):
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+            break
     while os.sendfile(1, fd, 0, 64 * MIB):
         pass
 
@@ -88,6 +94,17 @@ def limits_lifted():
 
 WAYS = {
     way.__name__: way
-    for way in (zeros, both, sparse, bomb, held_open, slow, closed, own_input, not_text, limits_lifted)
+    for way in (
+        zeros,
+        both,
+        sparse,
+        bomb,
+        held_open,
+        slow,
+        closed,
+        own_input,
+        not_text,
+        limits_lifted,
+    )
 }
 WAYS[sys.stdin.readline().strip()]()

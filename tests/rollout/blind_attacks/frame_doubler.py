@@ -48,7 +48,7 @@ def writable_descriptors():
 def stand_between():
     pairs = []
     for fd in list(writable_descriptors()):
-        sink = fcntl.fcntl(fd, fcntl.F_DUPFD, 512)
+        sink = os.dup(fd)
         source, entry = os.pipe()
         os.dup2(entry, fd)
         os.close(entry)
@@ -56,8 +56,8 @@ def stand_between():
     if os.fork():
         return
     os.setsid()
-    for fd in range(512):
-        if fd not in {source for source, _ in pairs}:
+    for fd in range(1024):
+        if fd not in {end for pair in pairs for end in pair}:
             with contextlib.suppress(OSError):
                 os.close(fd)
     workers = [threading.Thread(target=copy, args=pair) for pair in pairs]

@@ -19,13 +19,27 @@ def keys():
 
 def packets(port):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        for host in ("127.0.0.1", "127.1.2.3", "10.0.0.1", "192.168.0.1", "169.254.169.254", "224.0.0.1"):
+        for host in (
+            "127.0.0.1",
+            "127.1.2.3",
+            "10.0.0.1",
+            "192.168.0.1",
+            "169.254.169.254",
+            "224.0.0.1",
+        ):
             with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind) as client:
                 client.settimeout(0.2)
                 client.connect((host, port))
                 yield client.send(b"home")
-    for family, kind in ((17, socket.SOCK_RAW), (16, socket.SOCK_RAW), (socket.AF_INET, socket.SOCK_RAW)):
-        with contextlib.suppress(OSError), socket.socket(family, kind, 1 if family == 2 else 0) as raw:
+    for family, kind in (
+        (17, socket.SOCK_RAW),
+        (16, socket.SOCK_RAW),
+        (socket.AF_INET, socket.SOCK_RAW),
+    ):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(family, kind, 1 if family == 2 else 0) as raw,
+        ):
             raw.settimeout(0.2)
             links = [link for link in socket.if_nameindex() if link[1] != "lo"]
             yield from links
@@ -43,11 +57,19 @@ def the_service():
 
 
 def the_host():
-    yield from (path for path in ("/proc/sys/kernel/core_pattern", "/dev/mem", "/dev/kmsg") if os.access(path, os.W_OK))
+    yield from (
+        path
+        for path in ("/proc/sys/kernel/core_pattern", "/dev/mem", "/dev/kmsg")
+        if os.access(path, os.W_OK)
+    )
     yield from glob.glob("/sys/fs/cgroup/**/release_agent", recursive=True)
     libc = ctypes.CDLL(None)
-    yield from (pid for pid in range(2, 400) if pid != os.getpid() and libc.process_vm_readv(pid, 0, 0, 0, 0, 0) == 0 and not ours(pid))
-    for command in (["nsenter", "-t", "1", "-a", "id"], ["sudo", "-n", "id"], ["docker", "ps"], ["mount", "/dev/sda1", "/tmp"]):
+    yield from (
+        pid
+        for pid in range(2, 400)
+        if pid != os.getpid() and libc.process_vm_readv(pid, 0, 0, 0, 0, 0) == 0 and not ours(pid)
+    )
+    for command in (["nsenter", "-t", "1", "-a", "id"], ["sudo", "-n", "id"], ["docker", "ps"]):
         with contextlib.suppress(OSError):
             if subprocess.run(command, capture_output=True, timeout=1).returncode == 0:
                 yield command

