@@ -2,15 +2,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Stock OpenAI clients, each in an environment of its own: the tests run them against the service.
+CLIENTS := $(VENV)/clients/openai-1/.installed $(VENV)/clients/openai-3/.installed
 OUT ?= out/demo
 DATA := $(if $(SEED),$(abspath $(OUT))-data,$(abspath examples/quickstart))
 JOB_SEED := $(or $(SEED),1)
 # Models come from folders in the demo and the tests; nothing asks a hub.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-all check bench bench-learning mutation clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(CLIENTS)
 
 $(STAMP): requirements/cpu.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,14 +23,21 @@ $(STAMP): requirements/cpu.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+$(VENV)/clients/%/.installed: requirements/%.lock | $(STAMP)
+	rm -rf $(@D)
+	$(PYTHON) -m venv --without-pip $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps -r $<
+	touch $@
+
 demo: setup
 	$(if $(SEED),$(BIN)/python examples/quickstart/generate.py --seed $(SEED) --out $(DATA))
-	$(BIN)/python -m train --spec examples/quickstart/job.yaml --out $(OUT) \
-		--set seed=$(JOB_SEED) --set data.train=$(DATA)/train.jsonl \
-		--set data.valid=$(DATA)/valid.jsonl --set data.heldout=$(DATA)/heldout.jsonl
+	$(BIN)/python examples/quickstart/demo.py --out $(OUT) --data $(DATA) --seed $(JOB_SEED)
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python -m pytest -q tests/test_imports.py tests/test_requirements.py
@@ -37,7 +46,18 @@ bench: setup
 	$(BIN)/python benchmarks/step_similarity.py
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/actor_hop.py
+	$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/sandbox.py
+
+# Hours on two cores; resumable, a cell at a time. Two processes, one thread each.
+bench-learning: setup
+	$(BIN)/python -m benchmarks.learning --regimes few_experts & \
+		$(BIN)/python -m benchmarks.learning --regimes many_experts; wait
+	$(BIN)/python -m benchmarks.learning --report docs/learning.md
+
+# In a clean clone: the tests look for files that are left behind.
+mutation: setup
+	$(BIN)/python -m benchmarks.mutation --fresh --report docs/mutation.md
 
 clean:
 	rm -rf out .pytest_cache .ruff_cache .coverage

@@ -18,6 +18,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,6 +38,9 @@ CHAT_TEMPLATE = (
     "{% if m.role == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+# Draws (context, target) as text.
+DocumentSampler = Callable[[random.Random], tuple[str, str]]
 
 EASY_SHARE = 0.4
 STEPWISE_SHARE = 0.9
@@ -74,27 +78,31 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def sloppy_solution(rng: random.Random, problem: str) -> tuple[list[str], list[str]]:
-    """Return steps and thoughts of a careless walk through the program.
+def sloppy_walk(rng: random.Random, num_lines: int) -> list[int]:
+    """Return the lines, by position, of a careless walk through a program.
 
     From the line run last, the walk advances by a random number of lines (`STRIDES`). It ends
     when the program's last line has been run. A walk over `MAX_SLOPPY_STEPS` is drawn again, and
     so is one that happens to solve a hard problem.
     """
-    start, lines = parse(problem)
     strides, weights = list(STRIDES), list(STRIDES.values())
     while True:
         walk = [-1]
-        while walk[-1] < len(lines) - 1 and len(walk) <= MAX_SLOPPY_STEPS:
+        while walk[-1] < num_lines - 1 and len(walk) <= MAX_SLOPPY_STEPS:
             position = walk[-1] + rng.choices(strides, weights)[0]
-            if 0 <= position < len(lines):
+            if 0 <= position < num_lines:
                 walk.append(position)
-        finished = walk[-1] == len(lines) - 1
-        solved = walk[1:] == list(range(len(lines)))
-        if finished and not (solved and len(lines) in HARD_LINES):
-            break
-    state, steps, thoughts = start, [], []
-    for position in walk[1:]:
+        finished = walk[-1] == num_lines - 1
+        solved = walk[1:] == list(range(num_lines))
+        if finished and not (solved and num_lines in HARD_LINES):
+            return walk[1:]
+
+
+def sloppy_solution(rng: random.Random, problem: str) -> tuple[list[str], list[str]]:
+    """Return steps and thoughts of a careless walk; every line of it is run correctly."""
+    state, lines = parse(problem)
+    steps, thoughts = [], []
+    for position in sloppy_walk(rng, len(lines)):
         thought, step, state = write_step(lines[position], state)
         thoughts.append(thought)
         steps.append(step)
@@ -109,6 +117,13 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
     else:
         problem = sample_problem(rng, rng.randint(3, 6))
         steps, thoughts = sloppy_solution(rng, problem)
+    return write_document(rng, problem, steps, thoughts)
+
+
+def write_document(
+    rng: random.Random, problem: str, steps: list[str], thoughts: list[str]
+) -> tuple[str, str]:
+    """Return (context, target): one step of the solution, or all of it, in a form by chance."""
     ends = ["\n"] * (len(steps) - 1) + [END]
     turns = [
         f"{THINK}{thought}{END_THINK}{step}{end}"
@@ -122,12 +137,16 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
 
 
 def make_batch(
-    rng: random.Random, encode: dict[str, int], num_documents: int, num_chunks: int
+    rng: random.Random,
+    encode: dict[str, int],
+    num_documents: int,
+    num_chunks: int,
+    sample: DocumentSampler,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return (ids, labels) chunks `[D/num_chunks, T]` of like length, padded on the right."""
     rows = []
     for _ in range(num_documents):
-        context, target = (encode_text(part, encode) for part in sample_document(rng))
+        context, target = (encode_text(part, encode) for part in sample(rng))
         rows.append((context + target, [-100] * len(context) + target))
     rows.sort(key=lambda row: len(row[0]))
     size = num_documents // num_chunks
@@ -175,9 +194,16 @@ def build_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def train(
-    model: Qwen3ForCausalLM, vocab: dict[str, int], args: argparse.Namespace, rng: random.Random
+    model: Qwen3ForCausalLM,
+    vocab: dict[str, int],
+    args: argparse.Namespace,
+    rng: random.Random,
+    sample: DocumentSampler = sample_document,
 ) -> None:
-    """Train in place for `args.steps` steps: AdamW, linear warm-up, cosine decay to zero."""
+    """Train in place for `args.steps` steps: AdamW, linear warm-up, cosine decay to zero.
+
+    `sample` draws a document; the learning benchmark brings its own.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
@@ -187,7 +213,7 @@ def train(
         decay = 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = args.learning_rate * warmup * decay
-        chunks = make_batch(rng, vocab, args.documents, num_chunks=4)
+        chunks = make_batch(rng, vocab, args.documents, num_chunks=4, sample=sample)
         num_targets = sum(int((labels[:, 1:] != -100).sum()) for _, labels in chunks)
         total = 0.0
         for ids, labels in chunks:

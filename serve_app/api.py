@@ -11,14 +11,31 @@ from pydantic import BaseModel
 from serve_app.azure import AzurePaths
 from serve_app.context import Service
 from serve_app.errors import install
-from serve_app.routes import chat, files, health, model_files, uploads
+from serve_app.routes import (
+    chat,
+    files,
+    graders,
+    health,
+    job_details,
+    jobs,
+    model_files,
+    models,
+    native,
+    uploads,
+)
 
 # Everything under /v1, which is also reached under /openai as Azure's clients write it.
 V1: list[APIRouter] = [  # one of each routes/<noun>.py
     chat.router,
     files.router,
     uploads.router,
-    model_files.router,
+    jobs.router,
+    job_details.router,
+    graders.router,
+    native.fine_tuning,
+    native.router,
+    model_files.router,  # before models, whose names may hold "/"
+    models.router,
 ]
 
 
@@ -47,6 +64,7 @@ def create_api(service: Service, *, request_id_header: bool = True) -> FastAPI:
     app.state.service = service
     for router in V1:
         app.include_router(router, prefix="/v1")
+    app.include_router(native.router, include_in_schema=False)
     app.include_router(health.router)
     app.add_middleware(AzurePaths)
     install(app, request_id_header=request_id_header)

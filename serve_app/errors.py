@@ -7,7 +7,7 @@ id and never told to the client.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from serve_app.job_state import WrongStateError
 from serve_app.request_ids import RequestIds
+from serve_app.request_types import RequestError, request_error
 
 log = logging.getLogger(__name__)
 STORE_RETRY_AFTER_S = 5
@@ -116,6 +117,7 @@ def install(app: FastAPI, *, request_id_header: bool = True) -> None:
         ApiError: _api_error,
         HTTPException: _http_error,
         RequestValidationError: _invalid,
+        RequestError: _refused,
         WrongStateError: _wrong_state,
         DataError: _not_storable,
         OperationalError: _store_down,
@@ -150,27 +152,18 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    param, message = describe_invalid(error.errors())
-    return _api_error(request, bad_request(message, param=param))
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        place = f"{found[0]['ctx']['error']} at byte {found[0]['loc'][-1]}"
+        return _api_error(request, bad_request(f"The body is no JSON: {place}"))
+    # A place begins with the part of the request that it is in: body, query, path or header.
+    told = request_error([{**item, "loc": item["loc"][1:]} for item in found])
+    message = told.message if told.param else f"The body {told.message}"
+    return _api_error(request, bad_request(message, param=told.param, code=told.code))
 
 
-def describe_invalid(errors: Sequence[Any]) -> tuple[str | None, str]:
-    """(the first wrong field, what is wrong with every one) of pydantic's error list."""
-    lines: list[str] = []
-    params: list[str | None] = []
-    for item in errors:
-        place = [str(part) for part in item["loc"]]
-        if place and place[0] in ("body", "query", "path", "header"):
-            place = place[1:]
-        if item["type"] == "json_invalid":
-            lines.append(f"The body is no JSON: {item['ctx']['error']} at byte {item['loc'][-1]}")
-            params.append(None)
-            continue
-        param = ".".join(place) or None
-        text = str(item["msg"]).removeprefix("Value error, ")
-        lines.append(f"{param or 'The body'}: {text[:1].lower()}{text[1:]}")
-        params.append(param)
-    return params[0], "; ".join(lines)
+def _refused(request: Request, error: RequestError) -> JSONResponse:
+    return _api_error(request, bad_request(error.message, param=error.param, code=error.code))
 
 
 def _wrong_state(request: Request, error: WrongStateError) -> JSONResponse:

@@ -19,7 +19,7 @@ from serve_app.attempts import AttemptEnd, close, end_of, live_attempt, locked
 from serve_app.ingest import has_news, take_events
 from serve_app.job_state import JobStatus
 from serve_app.launch import forget_secrets, submission
-from serve_app.ray_jobs import RayJob, RayJobs, RayUnavailableError
+from serve_app.ray_jobs import RayJob, RayJobs
 from serve_app.results import (
     PURPOSE,
     ResultStorage,
@@ -32,11 +32,12 @@ from serve_app.retry import RetryPolicy
 from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.events import add_event
-from serve_app.store.jobs import get_job, metrics_events, open_jobs, set_status
+from serve_app.store.jobs import get_job, jobs_at_work, metrics_events, set_status
 from serve_app.store.tables import Attempt, Job, StoredFile
-from serve_app.validation import Prepare, Validation, awaits_preparation
+from serve_app.validation import Prepare, Validation
 from train.registration import JOB_ID_KEY
 
+ADMISSION, STRAYS = "admission", "stray Ray jobs"  # in `errors`, beside the ids of jobs
 STRAY_INTERVAL_S = 30.0
 KILL_MARGIN_S = 30.0  # Ray itself kills after the grace; then we do
 _log = logging.getLogger(__name__)
@@ -79,16 +80,19 @@ class JobManager:
     def step(self) -> None:
         """One pass over everything. Raises only when the store itself does not answer."""
         errors: dict[str, str] = {}
-        with self._tolerating(errors, "admission"):
-            self._admit()
+        with self._tolerating(errors, ADMISSION):
+            self._admission.admit(self._database, self._cluster(), self._now())
         with self._database.read() as session:
-            ids = [job.id for job in open_jobs(session)]
-        for job_id in ids:
-            with self._tolerating(errors, job_id):
-                self._look_after(job_id)
-        with self._tolerating(errors, "stray Ray jobs"):
+            work = jobs_at_work(session)
+        for job, attempt in work:
+            with self._tolerating(errors, job.id):
+                if attempt is not None:
+                    self._follow(job, attempt)
+                else:
+                    self._validation.advance(job)
+        with self._tolerating(errors, STRAYS):
             self._stop_strays()
-        self._validation.forget_all_but(ids)
+        self._validation.forget_all_but({job.id for job, _ in work})
         self.errors = errors
 
     def register_external(
@@ -107,27 +111,6 @@ class JobManager:
                 _log.exception("%s: the pass failed and is tried again", what)
             errors[what] = str(error)
 
-    def _admit(self) -> None:
-        with self._database.read() as session:
-            if all(job.status != JobStatus.QUEUED.value for job in open_jobs(session)):
-                return
-        cluster = self._cluster()
-        with self._database.write() as session:
-            self._admission.admit(session, cluster, self._now())
-
-    def _look_after(self, job_id: str) -> None:
-        with self._database.read() as session:
-            job = get_job(session, job_id)
-            attempt = live_attempt(session, job_id)
-        if job is None:
-            return
-        if attempt is not None:
-            self._follow(job, attempt)
-        elif awaits_preparation(job):
-            self._validation.advance(job)
-        else:
-            forget_secrets(self._settings, job.id)  # of an attempt whose end was cut short
-
     def _follow(self, job: Job, attempt: Attempt) -> None:
         """Bring the store to what Ray says of a live attempt, and Ray to what the store wants."""
         ray_job = self._ray_jobs.status(attempt.submission_id)
@@ -136,7 +119,7 @@ class JobManager:
         if ray_job.status == "unknown" and attempt.status == "launching":
             self._launch(job, attempt)
         elif ray_job.status in ("pending", "running"):
-            self._enter_running(attempt.submission_id)
+            self._enter_running(job.id, attempt.submission_id)
             if job.requested is not None:
                 self._stop(attempt.submission_id)
         elif ray_job.status == "succeeded":
@@ -155,16 +138,16 @@ class JobManager:
             self._ray_jobs.submit(
                 submission(self._settings, job, attempt.submission_id, secret_values)
             )
-        except RayUnavailableError as error:
+        except Exception as error:  # told to the client, then to the operator
             message = f"The job could not be launched yet: {error}"
             key = f"not-launched:{attempt.number}"
             with self._database.write() as session:
                 if (found := locked(session, attempt.submission_id)) is not None:
                     add_event(session, found[0], key=key, message=message, level="warn")
             raise
-        self._enter_running(attempt.submission_id)
+        self._enter_running(job.id, attempt.submission_id)
 
-    def _enter_running(self, submission_id: str) -> None:
+    def _enter_running(self, job_id: str, submission_id: str) -> None:
         with self._database.write() as session:
             found = locked(session, submission_id)
             if found is not None:
@@ -174,7 +157,9 @@ class JobManager:
                     message = f"Attempt {attempt.number} runs as Ray job {submission_id}"
                     set_status(session, job, JobStatus.RUNNING, message=message)
                 return
-        self._ray_jobs.stop(submission_id)  # the attempt was ended while this one launched it
+        # The attempt was ended while this manager launched it.
+        forget_secrets(self._settings, job_id)
+        self._ray_jobs.stop(submission_id)
 
     def _take_events(self, job_id: str) -> None:
         with self._database.read() as session:

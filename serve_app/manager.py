@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from serve_app.job_manager import JobManager
+from serve_app.job_manager import ADMISSION, STRAYS, JobManager
 from serve_app.preparation import Preparation, prepare_job
 from serve_app.ray_jobs import RayJobsClient
 from serve_app.settings import MANAGER_NAME, NAMESPACE, Settings
@@ -23,6 +23,7 @@ POLL_INTERVAL_S = 1.0
 STALE_AFTER_S = 60.0  # a pass that takes longer is told as trouble
 PREPARE_DEADLINE_S = 3600.0
 CALL_DEADLINE_S = 5.0  # of the API's questions to the manager
+REPLACE_DEADLINE_S, REPLACE_PAUSE_S = 30.0, 0.2
 MAX_CALLS = 16  # at a time; the loop has a thread of its own
 _log = logging.getLogger(__name__)
 
@@ -75,21 +76,27 @@ class ManagerActor:
         self._manager.register_external(submission_id, out, spec, steps_planned)
         self.nudge()
 
+    def errors(self) -> dict[str, str]:
+        """What failed in the last pass, by job: for the operator."""
+        return dict(self._manager.errors)
+
     def health(self) -> dict[str, Any]:
-        """{"ok", "detail", "last_pass_age_s", "errors"}; errors by job, of the last pass."""
+        """{"ok", "detail", "last_pass_age_s"} of the last pass."""
         age_s = time.monotonic() - self._ended_at
         trouble = self._error
         if not self._thread.is_alive():
             trouble = "the manager's loop has ended"
         elif age_s > STALE_AFTER_S:
             trouble = f"the manager's last pass ended {age_s:.0f} s ago"
-        errors = dict(self._manager.errors)
-        told = [trouble] if trouble else [f"{what}: {text}" for what, text in errors.items()]
+        errors = self.errors()
+        general = {what: text for what, text in errors.items() if what in (ADMISSION, STRAYS)}
+        told = [trouble] if trouble else [f"{what}: {text}" for what, text in general.items()]
+        if len(errors) > len(general):  # no job's own words: anybody may ask for a service's health
+            told.append(f"{len(errors) - len(general)} jobs have trouble: see the manager's log")
         return {
-            "ok": trouble is None and not errors,
+            "ok": trouble is None and not general,  # one job's trouble is not the service's
             "detail": "; ".join(told) or "jobs are looked after",
             "last_pass_age_s": round(age_s, 3),
-            "errors": errors,
         }
 
     def _loop(self) -> None:
@@ -145,16 +152,22 @@ def ensure_manager(settings: Settings) -> Any:
     """Return the cluster's manager; start it when there is none, or one with other settings."""
     import ray
 
-    actor = _get_or_start(settings)
-    try:
-        found = ray.get(actor.settings.remote(), timeout=CALL_DEADLINE_S)
-    except ray.exceptions.GetTimeoutError:  # pyright: ignore[reportAttributeAccessIssue]
-        return actor  # it is being started; its settings are looked at by the next replica
-    if found != settings.model_dump(mode="json"):
+    deadline = time.monotonic() + REPLACE_DEADLINE_S
+    while True:
+        actor = _get_or_start(settings)
+        try:
+            found = ray.get(actor.settings.remote(), timeout=CALL_DEADLINE_S)
+        except ray.exceptions.GetTimeoutError:  # pyright: ignore[reportAttributeAccessIssue]
+            return actor  # it is being started; the next replica looks at its settings
+        except ray.exceptions.ActorDiedError:  # pyright: ignore[reportAttributeAccessIssue]
+            if time.monotonic() > deadline:  # the name is kept a moment longer than the actor
+                raise
+            time.sleep(REPLACE_PAUSE_S)
+            continue
+        if found == settings.model_dump(mode="json"):
+            return actor
         _log.info("the service's settings have changed: the job manager is started again")
         ray.kill(actor)
-        actor = _get_or_start(settings)
-    return actor
 
 
 def _get_or_start(settings: Settings) -> Any:
@@ -183,9 +196,8 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
     """Prepare a job in a worker of its own: it loads tokenizers, and runs the user's references."""
     import ray
 
-    task = ray.remote(_prepare_in_worker).options(
-        num_cpus=0,
-        max_calls=1,
+    # max_calls: the worker ends with the task, and with it the secrets in its environment.
+    task = ray.remote(num_cpus=0, max_calls=1)(_prepare_in_worker).options(
         name=f"prepare:{job_id}",
         runtime_env={"env_vars": settings.grader_environment},
     )

@@ -62,10 +62,14 @@ def choose_grader(job: CreateJob, data: JobRows) -> Any:
         _fill_answers(data)
     if grader is not None:
         return grader
+    return find_grader(data, "method.srl.grader" if job.kind == "srl" else "method")
+
+
+def find_grader(data: JobRows, param: str = "grader") -> Any:
+    """Infer the grader. Raises PrepareError, naming `param`, when no row has an answer."""
     try:
         inferred = infer_grader(_shown(data.rows["training"]))
     except NoGraderError as error:
-        param = "method.srl.grader" if job.kind == "srl" else "method"
         raise PrepareError("missing_grader", str(error), param, []) from None
     data.notes.append(f"grader inferred: {inferred.reason}")
     return parse_grader(inferred.grader)

@@ -73,7 +73,22 @@ def check_kind(use: str, found: str | None, wanted: RowKind) -> None:
 
 
 def read_job_rows(files: Mapping[str, Path], kind: RowKind) -> JobRows:
-    """Read every file of the job. Raises PrepareError with the first bad lines."""
+    """Read every file of the job. Raises PrepareError, also for too few training rows."""
+    data = read_rows_of(files, kind)
+    number = len(data.rows["training"])
+    if number < MIN_ROWS:
+        raise PrepareError(
+            "invalid_n_examples",
+            f"The training file has {number} example{'s' if number != 1 else ''}, but at least "
+            f"{MIN_ROWS} are needed; add rows.",
+            "training_file",
+            [],
+        )
+    return data
+
+
+def read_rows_of(files: Mapping[str, Path], kind: RowKind = "problems") -> JobRows:
+    """Read files by use. Raises PrepareError with the first bad lines."""
     uses = {path: use for use, path in files.items()}
     rows = {}
     for use, path in files.items():
@@ -86,15 +101,6 @@ def read_job_rows(files: Mapping[str, Path], kind: RowKind) -> JobRows:
         check_disjoint({path: rows[use] for use, path in files.items()})
     except DataError as error:
         raise from_data_error(error, uses) from None
-    number = len(rows["training"])
-    if number < MIN_ROWS:
-        raise PrepareError(
-            "invalid_n_examples",
-            f"The training file has {number} example{'s' if number != 1 else ''}, but at least "
-            f"{MIN_ROWS} are needed; add rows.",
-            "training_file",
-            [],
-        )
     return JobRows(kind, rows, {use: use for use in files})
 
 
@@ -154,12 +160,12 @@ def _as_lines(rows: Sequence[Row]) -> str:
     by_line = {row.line: row for row in rows}
     last = max(by_line, default=0)
     return "".join(
-        (json.dumps(_as_json(by_line[n])) if n in by_line else "") + "\n"
-        for n in range(1, last + 1)
+        (json.dumps(as_json(by_line[n])) if n in by_line else "") + "\n" for n in range(1, last + 1)
     )
 
 
-def _as_json(row: Row) -> dict[str, Any]:
+def as_json(row: Row) -> dict[str, Any]:
+    """The row as a line of a file."""
     messages = list(row.messages)
     if row.completion is not None:
         messages.append({"role": "assistant", "content": row.completion})

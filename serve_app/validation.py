@@ -87,7 +87,7 @@ class Validation:
 def awaits_preparation(job: Job) -> bool:
     """True for a new job, and for one that was paused before it was checked, and resumed."""
     begins = job.status in (JobStatus.VALIDATING.value, JobStatus.QUEUED.value)
-    return begins and job.spec is None
+    return begins and not job.steps_planned
 
 
 def enter(session: Session, job: Job, preparation: Preparation) -> None:

@@ -17,19 +17,19 @@ LIGHT = [
     "rollout/verifiers/__init__.py",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("rollout/verifiers/[!_]*.py")),
     "rollout/collector.py",
-    "serve_app/request_types.py",
-    "serve_app/schemas.py",
+    # All of the service but the application that Ray Serve loads.
+    *sorted(
+        str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/[!_]*.py") if p.name != "app.py"
+    ),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/*/[!_]*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/auto/*.py")),
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/experts/*.py")),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("train/selection/*.py")),
     "train/grader_inference.py",
-    "serve_app/prepare.py",
-    *(f"serve_app/{name}.py" for name in ("blobs", "files", "janitor", "keys", "limits")),
-    *(f"serve_app/{name}.py" for name in ("multipart", "secrets", "uploads")),
-    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("serve_app/store/[!_]*.py")),
-    "serve_app/routes/files.py",
-    "serve_app/routes/uploads.py",
     "train/spec.py",
     "train/data.py",
+    "train/step_parser.py",
+    "train/stop.py",
     "train/advantages.py",
 ]
 

@@ -37,6 +37,7 @@ class Evaluation:
 
     greedy: float  # share of judged problems that the greedy rollout solves
     mean_reward: float  # of the greedy rollouts; equal to `greedy` where rewards are 0 or 1
+    format_error_rate: float  # share of the greedy rollouts that are not of the required form
     num_problems: int  # judged
     num_without_verdict: int  # left out of every number: the grader failed twice
     ci95: tuple[float, float]  # Wilson, of greedy
@@ -71,6 +72,7 @@ def evaluate(
             f"accuracy; its latest failures: {'; '.join(pool.last_failures())[:MAX_REASON]}"
         )
     solved = sum(sample["solved"] for sample in samples)
+    malformed = [verdict.format_error for group in groups for _, verdict in group.scored()]
     ledger = Ledger().add(groups)
     pass_at, sampled_share = None, None
     if pass_k and sampled is not None:
@@ -82,6 +84,7 @@ def evaluate(
     return Evaluation(
         greedy=solved / len(samples),
         mean_reward=fmean(sample["reward"] for sample in samples),
+        format_error_rate=fmean(map(float, malformed)),
         num_problems=len(samples),
         num_without_verdict=len(problems) - len(samples),
         ci95=wilson_interval(solved, len(samples)),

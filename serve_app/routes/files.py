@@ -12,8 +12,9 @@ from starlette.datastructures import FormData
 
 from serve_app.auth import Calling
 from serve_app.context import Service, ServiceOf
-from serve_app.errors import ApiError, bad_request, describe_invalid, not_found
+from serve_app.errors import ApiError, bad_request, not_found
 from serve_app.multipart import base_name, read_form, take_file
+from serve_app.request_types import request_error
 from serve_app.store import files as rows
 from serve_app.store.tables import StoredFile
 
@@ -105,8 +106,9 @@ def _expires_after(form: FormData) -> ExpiresAfter | None:
     try:
         return ExpiresAfter.model_validate(given)
     except ValidationError as error:
-        param, message = describe_invalid(error.errors())
-        raise bad_request(f"expires_after: {message}", param=f"expires_after[{param}]") from None
+        told = request_error(error.errors())
+        param = f"expires_after[{told.param}]"
+        raise bad_request(f"expires_after: {told.message}", param=param) from None
 
 
 @router.get("/files")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from serve_app.ids import new_id
@@ -169,10 +169,47 @@ def request_stop(session: Session, job: Job, what: str) -> None:
         add_event(session, job, message=f"{doing}: a checkpoint is committed first")
 
 
+def resume(session: Session, job: Job) -> None:
+    """Let a locked, paused job go on from its checkpoint. Raises WrongStateError.
+
+    To ask again while it waits for room changes nothing.
+    """
+    current = JobStatus(job.status)
+    if current is JobStatus.QUEUED and job.requested is None:
+        return
+    if current is not JobStatus.PAUSED:
+        doing = ": it is still being paused" if job.requested == "pause" else ""
+        raise WrongStateError(current, f"resumed{doing}")
+    set_status(session, job, JobStatus.QUEUED, message="The job goes on from its checkpoint")
+
+
+def submission_ids(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+    """The Ray job of each job's newest attempt; a job that was never launched is left out."""
+    query = select(Attempt).where(Attempt.job_id.in_(job_ids)).order_by(Attempt.number)
+    return {attempt.job_id: attempt.submission_id for attempt in session.scalars(query)}
+
+
 def has_live_attempt(session: Session, job_id: str) -> bool:
     """True when a Ray job of this job may still be running."""
     query = select(Attempt).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
     return session.scalar(query.limit(1)) is not None
+
+
+def live_job_ids(session: Session) -> set[str]:
+    """The jobs that have a live attempt."""
+    return set(session.scalars(select(Attempt.job_id).where(Attempt.ended_at.is_(None))))
+
+
+def jobs_at_work(session: Session) -> list[tuple[Job, Attempt | None]]:
+    """Jobs with their live attempts, and new jobs that are yet to be prepared; oldest first."""
+    unprepared = and_(
+        Job.status.in_([JobStatus.VALIDATING.value, JobStatus.QUEUED.value]),
+        Job.steps_planned == 0,
+    )
+    live = and_(Attempt.job_id == Job.id, Attempt.ended_at.is_(None))
+    query = select(Job, Attempt).outerjoin(Attempt, live).order_by(Job.seq)
+    found = session.execute(query.where(or_(unprepared, Attempt.number.is_not(None))))
+    return [(job, attempt) for job, attempt in found]
 
 
 def attempts(session: Session, job_id: str) -> list[Attempt]:

@@ -28,12 +28,15 @@ def score(verifier: AnswerVerifier, *texts: str, answer: str = "7390") -> tuple[
 def test_without_a_pattern_the_last_line_that_is_not_empty_is_the_answer():
     assert score(AnswerVerifier(), "first 1\n 7390 \n\n  ") == (1.0, False)
     assert score(AnswerVerifier(), "7390\nand more") == (0.0, False)
+    assert score(AnswerVerifier(), "first\n7390\nand more") == (0.0, False)
+    assert score(AnswerVerifier(normalise=False), "so\n  7390\t") == (1.0, False)
 
 
 def test_with_a_pattern_the_last_match_is_the_answer():
     verifier = AnswerVerifier(pattern=r"=(\d{4})")
     assert score(verifier, "1sr=1111, 2li=7390") == (1.0, False)
     assert score(verifier, "1sr=7390, 2li=1111") == (0.0, False)
+    assert score(verifier, "1sr=1111, 2li=7390, 3rs=2222") == (0.0, False)
 
 
 def test_no_match_is_a_format_error_and_not_merely_a_wrong_answer():
@@ -51,6 +54,7 @@ def test_only_the_last_turn_is_read():
     verifier = AnswerVerifier(pattern=r"=(\d{4})")
     assert score(verifier, "1sr=7390", "2li=0000") == (0.0, False)
     assert score(verifier, "1sr=0000", "2li=7390") == (1.0, False)
+    assert score(verifier, "1sr=0000", "2li=7390", "3rs=1111") == (0.0, False)
 
 
 @pytest.mark.parametrize("finish", ["length", "step_end"])
@@ -62,6 +66,8 @@ def test_a_rollout_that_did_not_end_itself_has_not_answered(finish):
 def test_normalising_ignores_case_white_space_and_the_closing_full_stop():
     assert normalise_answer("  The\t CAT \n sat. ") == "the cat sat"
     assert normalise_answer("3.14") == "3.14"
+    assert normalise_answer("to the MAX .") == "to the max"
+    assert normalise_answer("X") == "x"
     assert score(AnswerVerifier(), "the  cat SAT.", answer="The cat sat") == (1.0, False)
 
 
@@ -89,3 +95,13 @@ def test_an_unusable_pattern_is_refused_with_the_pattern_and_the_fix(pattern, co
         AnswerVerifier(pattern=pattern)
     assert repr(pattern) in str(caught.value)
     assert complaint in str(caught.value)
+
+
+def test_the_verifier_is_a_frozen_record_with_its_type_and_name_that_refuses_unknown_fields():
+    verifier = AnswerVerifier()
+    assert (verifier.type, verifier.name) == ("answer", "answer")
+    assert verifier.needs_reference_answer
+    with pytest.raises(ValidationError, match="frozen"):
+        verifier.pattern = "(a)"
+    with pytest.raises(ValidationError, match="nonsense"):
+        AnswerVerifier(nonsense=1)

@@ -269,7 +269,7 @@ def test_collect_batch_runs_rounds_with_seeds_of_their_own_until_enough_groups_a
     batch = collect_batch(
         collector, generate, score, group_size=2, sampling=SAMPLING, seed=100, observe=seen.extend
     )
-    assert len(set(seeds)) == 2
+    assert seeds == [100, 101]
     assert asked[0] == 3
     assert len(batch) == asked[1] >= 3
     assert len(seen) == sum(asked)
@@ -288,3 +288,19 @@ def test_collect_batch_drops_a_group_whose_verdicts_stay_missing_and_counts_its_
     assert [g.problem.id for g in batch] == ["p1"]
     assert collector.counters.groups_dropped == 1
     assert collector.counters.rollouts_dropped == 2
+
+
+def test_samples_that_do_not_fit_the_problems_are_refused_before_anything_is_scored():
+    def score(pairs):
+        raise AssertionError("nothing may be scored")
+
+    with pytest.raises(ValueError, match="shorter"):
+        score_groups(problems(2), [two_rollouts(p) for p in problems(1)], score)
+
+
+def test_a_second_asking_that_answers_too_few_is_refused():
+    def score(pairs):
+        return [None] * (2 if len(pairs) == 4 else len(pairs) - 1)
+
+    with pytest.raises(ValueError, match="shorter"):
+        score_groups(problems(1), [two_rollouts(p) for p in problems(1)], score)

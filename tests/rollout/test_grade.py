@@ -1,6 +1,7 @@
 """What every grader shares: what becomes a reward, what a format error, and what no verdict."""
 
 import math
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -102,6 +103,13 @@ def test_graders_are_frozen_and_refuse_unknown_fields():
         Fixed().other = 1
     with pytest.raises(ValidationError, match="nonsense"):
         Fixed(nonsense=1)
+
+
+def test_grades_and_usage_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        Grade(1.0).reward = 0.0
+    with pytest.raises(FrozenInstanceError):
+        TokenUsage().prompt_tokens = 1
 
 
 def test_usage_adds_up():

@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import pytest
+from pydantic import ValidationError
 
 from rollout.types import FinishReason, Problem, Rollout, Turn
 from rollout.verifiers.step_similarity import StepSimilarityVerifier, step_similarity
@@ -151,3 +152,12 @@ def test_the_verifier_passes_its_autojunk_setting_on():
 def test_a_problem_without_an_expert_step_is_an_error_that_names_it():
     with pytest.raises(ValueError, match="train:3/step-2 has no expert step"):
         StepSimilarityVerifier().verify(target(None), attempt("<think></think>a"))
+
+
+def test_the_verifier_is_a_frozen_record_that_names_its_type_and_refuses_unknown_fields():
+    verifier = StepSimilarityVerifier()
+    assert verifier.type == "step_similarity"
+    with pytest.raises(ValidationError, match="frozen"):
+        verifier.autojunk = True
+    with pytest.raises(ValidationError, match="nonsense"):
+        StepSimilarityVerifier(nonsense=1)

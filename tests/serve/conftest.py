@@ -14,6 +14,7 @@ from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
 from serve.job_rows import make_job
+from serve.kit import Tenant, whole_service
 from serve_app.api import create_api
 from serve_app.chat.types import ChatRequest, Failure, Item
 from serve_app.context import ChatLink, Service
@@ -184,6 +185,24 @@ def service(settings, database) -> Service:
 def client(service) -> TestClient:
     """A client of the service's first project."""
     return make_client(service)
+
+
+@pytest.fixture
+def whole(database, tmp_path) -> Service:
+    """A service with the shipped models, whose manager counts its nudges."""
+    return whole_service(database, tmp_path / "whole")
+
+
+@pytest.fixture
+def tenant(whole) -> Tenant:
+    """A client of one of its projects, with its key."""
+    return Tenant(whole, "ours")
+
+
+@pytest.fixture
+def stranger(whole) -> Tenant:
+    """A client of another of its projects."""
+    return Tenant(whole, "theirs")
 
 
 @pytest.fixture

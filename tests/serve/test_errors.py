@@ -71,10 +71,10 @@ def test_a_wrong_body_is_a_400_that_names_the_field(client):
     response = client.post("/v1/body", json={"size": 0})
     assert response.status_code == 400
     assert error_of(response) == {
-        "message": "size: input should be greater than or equal to 1",
+        "message": "size: Input should be greater than or equal to 1 (got 0)",
         "type": "invalid_request_error",
         "param": "size",
-        "code": None,
+        "code": "invalid_value",
     }
     response = client.post("/v1/body?limit=x", json={"size": 1})
     assert (response.status_code, error_of(response)["param"]) == (400, "limit")

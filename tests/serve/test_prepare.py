@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import MODEL
 
 from serve_app.prepare import Prepared, PrepareError, prepare
-from tests.conftest import MODEL
 from train.experts import digit_programs
 from train.spec import load_spec
 

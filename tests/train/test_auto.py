@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from conftest import MODEL
 
-from tests.conftest import MODEL
 from train.auto.facts import ModelFacts, RowFacts, measure_rows, read_model_facts
 from train.auto.limits import (
     choose_limits,

@@ -1,13 +1,22 @@
 """Packing changes no result, and every loss token keeps its own numbers."""
 
 import random
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rollout.types import Problem, Rollout, RolloutGroup, Turn, Verdict
-from train.batch import MicroBatch, TrainSequence, _to_tensors, attention_mask, pack, to_sequences
+from train.batch import (
+    MicroBatch,
+    TrainSequence,
+    _to_tensors,
+    attention_mask,
+    empty_batch,
+    pack,
+    to_sequences,
+)
 from train.policy import Policy
 
 VOCABULARY = 61
@@ -176,6 +185,9 @@ def test_positions_begin_anew_in_every_sequence():
     assert batch.advantages.tolist() == [1.0, 2.0, 1.0]
     assert batch.sequence_ids.tolist() == [0, 1, 2]
     assert batch.num_sequences == 3
+    whole = (batch.input_ids, batch.position_ids, batch.segments, batch.targets, batch.sequence_ids)
+    assert {tensor.dtype for tensor in whole} == {torch.int64}
+    assert (batch.sampler_logprobs.dtype, batch.advantages.dtype) == (torch.float32, torch.float32)
 
 
 def test_loss_tokens_carry_their_sequence_and_an_empty_sequence_counts():
@@ -221,6 +233,26 @@ def test_the_mask_is_causal_and_keeps_sequences_and_padding_apart():
         [0, 0, 0, 1, 0],
         [0, 0, 0, 1, 1],
     ]
+
+
+def test_the_empty_batch_has_no_loss_tokens_and_a_gradient_of_zero(policy):
+    batch = empty_batch()
+    assert batch.input_ids.shape == (1, 2)
+    assert batch.num_sequences == 0
+    assert not batch.predicts.any()
+    assert (batch.targets.dtype, batch.sequence_ids.dtype) == (torch.int64, torch.int64)
+    assert len(batch.targets) == len(batch.advantages) == len(batch.sampler_logprobs) == 0
+    policy.zero_grad()
+    run(policy, batch)[0].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+def test_a_batch_and_its_sequences_are_frozen():
+    sequence = sequences()[0]
+    with pytest.raises(FrozenInstanceError):
+        sequence.advantage = 1.0
+    with pytest.raises(FrozenInstanceError):
+        pack([sequence], 100)[0].num_sequences = 0
 
 
 def test_packing_nothing_gives_nothing():

@@ -1,7 +1,9 @@
 """A checkpoint is whole or it is none, whenever the writer was killed."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,11 @@ def test_the_latest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
     for step in (9, 100, 10):
         commit(tmp_path, step, {}, writer())
     assert latest(tmp_path).step == 100
+
+
+def test_a_checkpoint_is_frozen(tmp_path):
+    with pytest.raises(FrozenInstanceError):
+        commit(tmp_path, 1, {}, writer()).step = 2
 
 
 def test_there_is_no_latest_checkpoint_in_an_empty_or_missing_folder(tmp_path):
@@ -148,7 +155,8 @@ def test_the_latest_passes_over_a_checkpoint_when(tmp_path, damage):
 def test_prune_removes_every_checkpoint_but_the_kept_ones(tmp_path):
     for step in (1, 2, 3, 4):
         commit(tmp_path, step, {}, writer())
-    prune(tmp_path, {2, 4, 99})
+    assert prune(tmp_path, {2, 4, 99}) == [2, 4]
+    assert checkpoint.steps(tmp_path) == [2, 4]
     assert names(tmp_path) == ["step-000002", "step-000004"]
     assert latest(tmp_path).step == 4
 
@@ -189,3 +197,67 @@ def test_when_every_checkpoint_is_damaged_none_is_taken_for_a_fresh_start(tmp_pa
         cut(commit(tmp_path, step, {}, writer()).path / "model.bin")
     with pytest.raises(CheckpointError, match="mend or remove"):
         latest(tmp_path)
+
+
+def test_a_kill_while_a_step_is_replaced_leaves_an_earlier_one_and_the_next_commit_mends_it(
+    tmp_path, monkeypatch
+):
+    def killed(path):
+        raise Killed
+
+    first = commit(tmp_path, 1, {}, writer())
+    commit(tmp_path, 2, {}, writer(b"old"))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            commit(tmp_path, 2, {}, writer(b"new"))
+    assert latest(tmp_path) == first
+    assert commit(tmp_path, 2, {}, writer(b"new")) == latest(tmp_path)
+
+
+def test_everything_is_flushed_before_it_gets_its_name_and_the_name_after(tmp_path, monkeypatch):
+    events = []
+
+    def record_flush(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        events.append(str(path.relative_to(tmp_path)))
+
+    rename = Path.rename
+
+    def record_rename(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", record_flush)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    commit(tmp_path, 1, {}, writer())
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    hidden = ".writing-000001"
+    written = {f"{hidden}/{n}" for n in ("model.bin", "optimizer", "optimizer/state.bin")}
+    manifest = [n for n in before if n.startswith(f"{hidden}/.manifest.json")]
+    assert written <= set(before[: before.index(manifest[0])]), "the manifest came too early"
+    assert before[-1] == hidden, "the manifest's own name"
+    assert after == ["."]
+
+
+def test_a_commit_leaves_no_file_open(tmp_path):
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    commit(tmp_path, 1, {}, writer())
+    assert open_files() == before
+
+
+def test_the_manifest_says_its_version_and_the_files_digests(tmp_path):
+    path = commit(tmp_path, 1, {}, writer()).path
+    manifest = json.loads((path / MANIFEST).read_text())
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert manifest["version"] == 1
+    assert manifest["files"]["model.bin"] == {"bytes": 7, "sha256": digest}
+
+
+def test_a_file_longer_than_a_chunk_is_hashed_whole(tmp_path):
+    content = bytes(range(256)) * (checkpoint.HASH_CHUNK_BYTES // 256) + b"end"
+    (tmp_path / "file").write_bytes(content)
+    assert checkpoint.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

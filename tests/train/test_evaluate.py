@@ -63,7 +63,10 @@ def test_the_ledger_counts_generations_by_what_became_of_them():
 
 
 class FakePool:
-    """Rollouts of one turn; the verdict of problem i is `rewards[i]`, None: the grader fails."""
+    """Rollouts of one turn; the verdict of problem i is `rewards[i]`, None: the grader fails.
+
+    Those with a reward of 0 are not of the required form.
+    """
 
     def __init__(self, rewards: list[float | None]) -> None:
         self.rewards = rewards
@@ -77,7 +80,7 @@ class FakePool:
 
     def score(self, verifier, pairs):
         rewards = [self.rewards[int(problem.id)] for problem, _ in pairs]
-        return [None if reward is None else Verdict(reward) for reward in rewards]
+        return [None if r is None else Verdict(r, format_error=r == 0.0) for r in rewards]
 
 
 def evaluated(rewards: list[float | None]):
@@ -93,6 +96,7 @@ def test_a_problem_without_a_verdict_is_left_out_of_every_number_and_counted():
     assert result.greedy == pytest.approx(6 / 9)
     assert result.mean_reward == pytest.approx(6.4 / 9)
     assert result.pass_at_k == result.sampled == pytest.approx(6 / 9)
+    assert result.format_error_rate == pytest.approx(2 / 9)
     assert result.ci95 == wilson_interval(6, 9)
     assert len(result.samples) == 9
     assert (result.ledger.scored, result.ledger.dropped) == (27, 3)

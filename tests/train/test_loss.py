@@ -1,6 +1,7 @@
 """Every loss, ratio, normaliser and importance weight against numbers worked by hand."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -255,6 +256,11 @@ def test_the_whole_cispo_loss_is_the_capped_ratio_on_the_log_probability():
     assert found == pytest.approx(expected)
     assert marked == [True, False, False]
     assert whole_loss("cispo", cispo_cap=2.5)[1] == [False, False, False]
+
+
+def test_totals_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        TOTALS.num_tokens = 1.0
 
 
 def test_a_ratio_on_cispos_cap_is_not_counted_as_capped():

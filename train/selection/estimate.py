@@ -1,0 +1,147 @@
+"""What a job will take, before anything starts: expected where the rows show it, and at most."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from train.auto.facts import ModelFacts
+from train.data import Row
+from train.selection.cost import (
+    TurnLengths,
+    Work,
+    expert_turns,
+    longest_rollout,
+    mean_tokens,
+    num_validations,
+    rollout_work,
+    stage_rollouts,
+    step_work,
+    turn_work,
+)
+from train.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Measured on this cluster, on jobs of the same model."""
+
+    sampled_tokens_per_s: float
+    trained_tokens_per_s: float
+    num_steps: int  # optimizer steps that it was measured on
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a job's work."""
+
+    name: str  # sft, srl, rlvr, validation, heldout
+    expected: Work | None  # None: no row shows how long a solution is
+    at_most: Work
+
+
+def estimate_parts(
+    spec: JobSpec,
+    rows: Mapping[str, Sequence[Row]],
+    model: ModelFacts,
+    render: Callable[[Row, Sequence[str]], str],
+    count_tokens: Callable[[str], int],
+) -> list[Part]:
+    """Count a job's work by part; `rows` by use: training, validation, heldout."""
+    training = rows["training"]
+    measured = expert_turns(training, render, count_tokens, spec.sampling.protocol)
+    stepwise = expert_turns(training, render, count_tokens, "stepwise")
+    prompt = mean_tokens([render(row, ()) for row in training], count_tokens)
+    parts = []
+    if spec.sft is not None and stepwise:
+        work = sum((_learnt(model, row) for row in stepwise), Work()) * spec.sft.num_epochs
+        parts.append(Part("sft", work, work))
+    whole = rollout_work(model, measured, trained=False) if measured else None
+    for name, stage in (("srl", spec.srl), ("rlvr", spec.rlvr)):
+        if stage is None:
+            continue
+        once, most = stage_rollouts(stage)
+        if name == "srl":
+            one = step_work(model, stepwise)
+        else:
+            one = rollout_work(model, measured, trained=True) if measured else None
+        bound = longest_rollout(model, spec, prompt, name)
+        parts.append(Part(name, one * once if one else None, bound * most))
+    stages = [stage for stage in (spec.srl, spec.rlvr) if stage is not None]
+    times = {"validation": sum(num_validations(stage) for stage in stages)}
+    num_policies = len(stages) + (spec.sft is not None) + 1
+    times["heldout"] = num_policies * (1 + spec.evaluation.pass_k)
+    bound = longest_rollout(model, spec, prompt, "evaluate")
+    for use, repeats in times.items():
+        if count := repeats * len(rows.get(use, ())):
+            parts.append(Part(use, whole * count if whole else None, bound * count))
+    return parts
+
+
+def _learnt(model: ModelFacts, row: TurnLengths) -> Work:
+    """An expert's turns as supervised examples: nothing is sampled."""
+    work = sum((turn_work(model, p, s, trained=True) for p, s in row.turns), Work())
+    return Work(0.0, 0.0, work.trained_tokens, 0.0, work.training_flops)
+
+
+def estimate(parts: Sequence[Part], throughput: Throughput | None) -> dict[str, Any]:
+    """The estimate as JSON values; each number says how it was come by."""
+    known = [part.expected for part in parts if part.expected is not None]
+    whole = sum(known, Work()) if len(known) == len(parts) else None
+    most = sum((part.at_most for part in parts), Work())
+    return {
+        "tokens": {"expected": _tokens(whole), "at_most": _tokens(most)},
+        "flops": {"expected": _flops(whole), "at_most": _flops(most)},
+        "device_seconds": _seconds(whole, throughput),
+        "price": None,
+        "parts": [
+            {
+                "name": part.name,
+                "tokens": {"expected": _tokens(part.expected), "at_most": _tokens(part.at_most)},
+                "flops": {"expected": _flops(part.expected), "at_most": _flops(part.at_most)},
+            }
+            for part in parts
+        ],
+        "basis": {
+            "tokens": "counted with the model's tokenizer; expected: as long as the rows' expert "
+            "solutions"
+            + ("" if whole else ", which not every part has")
+            + ", every group with a signal; at most: every limit reached",
+            "flops": "counted: 2 per parameter and token, attention, three passes to train",
+            "device_seconds": _seconds_basis(whole, throughput),
+            "price": "null: no price is known for this cluster",
+        },
+    }
+
+
+def _tokens(work: Work | None) -> dict[str, int] | None:
+    if work is None:
+        return None
+    values = asdict(work)
+    return {name: round(values[f"{name}_tokens"]) for name in ("prompt", "sampled", "trained")}
+
+
+def _flops(work: Work | None) -> dict[str, float] | None:
+    if work is None:
+        return None
+    sampling, training = work.sampling_flops, work.training_flops
+    figures = {"sampling": sampling, "training": training, "total": sampling + training}
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def _seconds(work: Work | None, measured: Throughput | None) -> float | None:
+    if work is None or measured is None:
+        return None
+    sampling = work.sampled_tokens / measured.sampled_tokens_per_s
+    return round(sampling + work.trained_tokens / measured.trained_tokens_per_s, 1)
+
+
+def _seconds_basis(work: Work | None, measured: Throughput | None) -> str:
+    if measured is None:
+        return "null: no job of this model has run here yet, so that no throughput was measured"
+    if work is None:
+        return "null: no row shows how long a solution is"
+    return (
+        f"{measured.sampled_tokens_per_s:.0f} sampled and {measured.trained_tokens_per_s:.0f} "
+        f"trained tokens per second, measured on {measured.num_steps} steps of this model here; "
+        "starting and publishing are not in it"
+    )

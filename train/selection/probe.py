@@ -1,0 +1,89 @@
+"""Measures a model on a sample of a job's rows: k rollouts per problem, by the job's grader.
+
+Runs where ray is connected; starts the job's own engines and verifiers and stops them again.
+"""
+
+import random
+import time
+from statistics import fmean
+
+from rollout.collector import score_groups
+from rollout.types import Problem, RolloutGroup
+from train.auto.facts import ModelFacts
+from train.selection.cost import Work, turn_work
+from train.selection.ranking import Measurement
+from train.spec import JobSpec
+
+PROBE_SEED = 20_260_101
+PROBE_TEMPERATURE = 1.0
+
+
+def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Measurement:
+    """Measure pass@k of the job's model before any training.
+
+    Raises ValueError for rows that cannot be used, RuntimeError when no problem was judged.
+    """
+    from rollout.pool import RolloutPool
+    from train.pipeline import engine_spec, pool_spec
+    from train.policy import load_model
+
+    started_s = time.monotonic()
+    problems = probe_problems(spec, num_problems)
+    pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
+    try:
+        pool.publish(load_model(spec.model, spec.rollout.dtype).state_dict(), 0)
+        sampling = spec.sampling_spec(PROBE_TEMPERATURE)
+        rollouts = pool.generate(problems, k, sampling, PROBE_SEED)
+        groups = score_groups(problems, rollouts, lambda pairs: pool.score(_grader(spec), pairs))
+    finally:
+        pool.stop()
+    return summarise(groups, facts, k, time.monotonic() - started_s)
+
+
+def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
+    """A seeded sample of the job's training and validation rows that the grader can judge."""
+    from train.data import read_rows
+    from train.prompts import PromptRenderer, load_tokenizer
+    from train.rlvr import rlvr_problems
+
+    rows = [*read_rows(spec.data.train), *read_rows(spec.data.valid)]
+    renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
+    problems = rlvr_problems(rows, renderer, _grader(spec))
+    if len(problems) > num_problems:
+        problems = random.Random(PROBE_SEED).sample(problems, num_problems)
+    return problems
+
+
+def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float) -> Measurement:
+    """The figures of scored groups. A problem without every verdict is left out."""
+    from train.evaluate import num_solved, pass_at_k
+
+    judged = [group for group in groups if None not in group.verdicts]
+    if not judged:
+        raise RuntimeError("the grader judged none of the sampled problems; test it on one sample")
+    works = [
+        sum(
+            (
+                turn_work(facts, len(turn.prompt_ids), len(turn.token_ids), trained=False)
+                for rollout in group.rollouts
+                for turn in rollout.turns
+            ),
+            Work(),
+        )
+        for group in judged
+    ]
+    return Measurement(
+        num_problems=len(judged),
+        k=k,
+        pass_at_k=fmean(pass_at_k(k, num_solved(group), k) for group in judged),
+        sampled=fmean(num_solved(group) / k for group in judged),
+        tokens_per_problem=fmean(w.prompt_tokens + w.sampled_tokens for w in works),
+        flops_per_problem=fmean(w.sampling_flops for w in works),
+        seconds=seconds,
+    )
+
+
+def _grader(spec: JobSpec):
+    from train.stage_run import job_grader
+
+    return job_grader(spec)
