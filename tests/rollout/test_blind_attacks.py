@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -76,15 +77,15 @@ print(json.dumps({"passed": passed}))
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    folder = tmp_path_factory.mktemp("b")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # so that only the sandbox is in the way
-    host = Host(folder)
-    os.environ[host.routes["variable"]] = host.secret
-    yield host
-    del os.environ[host.routes["variable"]]
-    host.close()
+def host() -> Iterator[Host]:
+    # A folder that every user of this machine may enter: only the sandbox is in the way.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        host = Host(Path(folder))
+        os.environ[host.routes["variable"]] = host.secret
+        yield host
+        del os.environ[host.routes["variable"]]
+        host.close()
 
 
 @pytest.mark.parametrize(("name", "way"), CASES, ids=[f"{name}-{way:.24}" for name, way in CASES])
