@@ -62,6 +62,8 @@ def environment(settings: Settings, mark: str | None) -> dict[str, str]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(int(settings.stop_grace_s)),
         "RAY_USAGE_STATS_ENABLED": "0",
         **PATIENCE,
+        # The proxy's own errors in the form of this service's.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.proxy.middlewares",
     }
 
 
