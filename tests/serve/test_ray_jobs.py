@@ -137,9 +137,9 @@ def test_secrets_reach_the_driver_and_its_workers_and_no_one_else_is_told_them(
     path = tmp_path / "secrets.json"
     secrets.write(path, {"HF_TOKEN": "hf_made_up"})
     code = (
-        "import os, ray; ray.init(log_to_driver=False); "
+        "import os, ray; from train import secrets; secrets.load(); ray.init(log_to_driver=False); "
         "task = ray.remote(lambda: os.environ['HF_TOKEN'][:2]); "
-        "print('seen:', os.environ['HF_TOKEN'][:2], ray.get(task.remote())); "
+        "print('seen:', os.environ['HF_TOKEN'][:2], ray.get(task.remote()))"
     )
     jobs.submit(
         submission(
