@@ -31,9 +31,7 @@ $(VENV)/clients/%/.installed: requirements/%.lock | $(STAMP)
 
 demo: setup
 	$(if $(SEED),$(BIN)/python examples/quickstart/generate.py --seed $(SEED) --out $(DATA))
-	$(BIN)/python -m train --spec examples/quickstart/job.yaml --out $(OUT) \
-		--set seed=$(JOB_SEED) --set data.train=$(DATA)/train.jsonl \
-		--set data.valid=$(DATA)/valid.jsonl --set data.heldout=$(DATA)/heldout.jsonl
+	$(BIN)/python examples/quickstart/demo.py --out $(OUT) --data $(DATA) --seed $(JOB_SEED)
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow"
@@ -48,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/step_similarity.py
 	$(BIN)/python benchmarks/verifiers.py
 	$(BIN)/python benchmarks/actor_hop.py
+	$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/sandbox.py
 
 # Hours on two cores; resumable, a cell at a time. Two processes, one thread each.

@@ -70,9 +70,13 @@ def start(request: Request, dashboard: str | None) -> None:
         "address": ray.get_runtime_context().gcs_address,
     }
     write_record(request.settings.data, record.model_copy(update=news))
-    serve.start(
-        proxy_location="HeadOnly", http_options={"host": request.host, "port": request.port}
-    )
+    try:
+        serve.start(
+            proxy_location="HeadOnly", http_options={"host": request.host, "port": request.port}
+        )
+    except (ray.exceptions.RayActorError, TimeoutError) as error:
+        # On a busy machine Serve may replace the first proxy; whether one answers is asked later.
+        print(f"The HTTP proxy was slow to start: {error}")
     serve.run(_build(request), name=APP_NAME, route_prefix="/", blocking=False)
 
 

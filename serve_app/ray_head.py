@@ -16,6 +16,11 @@ from serve_app.settings import Settings
 # Ray puts sockets below its folder, and Linux allows a socket's path 107 bytes.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 READY_DEADLINE_S = 120
+# While jobs use every core, a door that is slow must not be taken for one that is dead.
+PATIENCE = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
 _PORTS = (
     "--port",
     "--dashboard-port",
@@ -56,9 +61,9 @@ def environment(settings: Settings, mark: str | None) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(ray_token_file(settings.data)),
         "RAY_JOB_STOP_WAIT_TIME_S": str(int(settings.stop_grace_s)),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Training takes every core; Serve would kill a door that does not open within 5 s.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        **PATIENCE,
+        # The proxy's own errors in the form of this service's.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.proxy.middlewares",
     }
 
 

@@ -114,5 +114,5 @@ def test_the_page_shows_the_cells_there_are_and_names_those_that_are_missing(tmp
     missing = page[page.index("Missing cells") :]
     assert "few_experts/sft_steps/0" in missing
     assert "few_experts/srl_rlvr/0" not in missing
-    assert "many_experts/srl_rlvr/2" in missing
+    assert "all 24 of many_experts" in missing
     assert "commit abc" in page

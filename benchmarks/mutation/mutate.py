@@ -5,6 +5,7 @@ Docstrings, annotations and the texts of error messages are left alone.
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,17 +30,20 @@ class Mutant:
     before: str  # the changed expression or statement
     after: str
     source: str
+    number: int  # of those with the same scope and change, from 1
 
     @property
     def key(self) -> str:
         """What it is, whatever the line numbers."""
-        return f"{self.scope or 'module'}: {self.before} -> {self.after}"
+        again = f" ({self.number})" if self.number > 1 else ""
+        return f"{self.scope or 'module'}: {self.before} -> {self.after}{again}"
 
 
 def mutants(source: str, scopes: tuple[str, ...] = ()) -> Iterator[Mutant]:
     """Yield every mutant of a module, or of its classes and functions named in `scopes`."""
     tree = ast.parse(source)
-    seen: set[tuple[str, int, int]] = set()
+    seen: set[str] = set()
+    numbers: Counter[tuple[str, str, str]] = Counter()
     for path, scope, node in _walk(tree, (), ""):
         if scopes and scope.split(".")[0] not in scopes:
             continue
@@ -55,11 +59,13 @@ def mutants(source: str, scopes: tuple[str, ...] = ()) -> Iterator[Mutant]:
             else:
                 getattr(parent, field)[index] = new
             ast.fix_missing_locations(changed)
-            mutant = Mutant(scope, getattr(node, "lineno", 0), before, after, ast.unparse(changed))
-            identity = (mutant.source, 0, 0)
-            if identity not in seen:
-                seen.add(identity)
-                yield mutant
+            mutated = ast.unparse(changed)
+            if mutated in seen:
+                continue
+            seen.add(mutated)
+            numbers[scope, before, after] += 1
+            number, line = numbers[scope, before, after], getattr(node, "lineno", 0)
+            yield Mutant(scope, line, before, after, mutated, number)
 
 
 _Path = tuple[tuple[str, int | None], ...]

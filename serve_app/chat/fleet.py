@@ -143,11 +143,10 @@ class ChatFleet:
                 return
 
     def health(self) -> dict[str, Any]:
-        """Every slot's state, and how many requests wait."""
+        """Every slot's state, and how many requests wait; no model, since anybody may ask."""
         return {
             "engines": [
-                {"state": s.state.value, "model": s.model, "running": s.num_running}
-                for s in self._schedule.slots
+                {"state": s.state.value, "running": s.num_running} for s in self._schedule.slots
             ],
             "waiting": sum(t.reserved_until_s is None for t in self._schedule.waiting),
         }

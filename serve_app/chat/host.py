@@ -23,7 +23,7 @@ from rollout.types import Problem, SamplingSpec
 from serve_app.chat.prompt import PromptError, Prompts
 from serve_app.chat.reading import reads_last_turn, same_reading
 from serve_app.chat.reply import Reply, ReplyForm
-from serve_app.chat.types import ChatRequest, Chunk, Failure, Item
+from serve_app.chat.types import ChatRequest, Chunk, Failure, Item, merge
 
 T = TypeVar("T")
 SEED_STRIDE, SEED_LIMIT = 1_000_003, 2**63 - 2**20  # far apart; below vLLM's limit with the turns
@@ -115,7 +115,7 @@ class EngineHost:
             gathered += chunks
             waiting = request.stream and running.items.empty()
             if gathered and (waiting or not num_open):
-                yield gathered
+                yield merge(gathered)
                 gathered = []
 
     async def _ask(self, work: Callable[[], T]) -> T:

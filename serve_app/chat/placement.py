@@ -14,7 +14,7 @@ from typing import Any
 from rollout.engine import EngineSpec
 from serve_app.chat.types import ChatModel
 
-MAX_MODEL_LEN = 4096  # of a base model, when its positions allow; a trained one brings its own
+MAX_MODEL_LEN = 4096  # of an engine, unless a model was trained with a longer context
 MAX_NUM_SEQS = 32
 KV_BUDGET_BYTES = 2 * 2**30  # on a CPU; on a GPU the factor below more
 GPU_KV_FACTOR = 4
@@ -59,6 +59,7 @@ class Locator:
 
     def __init__(self, *, num_threads: int, on_gpu: bool) -> None:
         self._num_threads, self._on_gpu = num_threads, on_gpu
+        self._on_hub: dict[str, Path] = {}  # the hub is asked once for each
         self._known: dict[tuple[str, int | None, str | None], Place] = {}
 
     def locate(self, model: ChatModel) -> Place:
@@ -66,7 +67,7 @@ class Locator:
 
         Raises ModelGoneError, and ModelUnfitError with the reason.
         """
-        folder = from_hub(model.source) if model.on_hub else Path(model.source)
+        folder = self._hub_folder(model.source) if model.on_hub else Path(model.source)
         try:
             weights = f"{folder}@{max(f.stat().st_mtime_ns for f in _weight_files(folder))}"
         except (FileNotFoundError, ValueError):
@@ -81,6 +82,11 @@ class Locator:
             )
             self._known[key] = Place(folder, weights, spec, fingerprint(folder, spec, config))
         return self._known[key]
+
+    def _hub_folder(self, name: str) -> Path:
+        if name not in self._on_hub:
+            self._on_hub[name] = _from_hub(name)
+        return self._on_hub[name]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -109,7 +115,8 @@ def _engine_spec(
     folder: Path, model: ChatModel, config: Mapping[str, Any], *, num_threads: int, on_gpu: bool
 ) -> EngineSpec:
     positions = int(config.get("max_position_embeddings") or MAX_MODEL_LEN)
-    length = model.max_model_len or min(positions, MAX_MODEL_LEN)
+    # A trained model's own limit holds for each request; an engine serves its base model too.
+    length = max(min(positions, MAX_MODEL_LEN), model.max_model_len or 0)
     stated = model.dtype or config.get("dtype") or config.get("torch_dtype") or "float32"
     dtype = stated if stated in DTYPES else "bfloat16"  # float16 has no place in training either
     return EngineSpec(
@@ -138,7 +145,7 @@ def _kv_cache_gib(config: Mapping[str, Any], length: int, dtype: str, *, on_gpu:
     return max(MIN_KV_GIB, round(wanted / 2**30, 2))
 
 
-def from_hub(name: str) -> Path:
+def _from_hub(name: str) -> Path:
     """The snapshot's folder. Asked by name only: a folder of that name is never meant."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -4,7 +4,7 @@ A request goes in; lists of `Chunk` come back, or a `Failure` as the last item. 
 items, not as exceptions, because they cross two process boundaries on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,6 +67,25 @@ class Chunk:
     finish_reason: FinishReason | None = None  # set in the choice's last piece
     prompt_tokens: int = 0  # in the last piece: of the choice's prompt
     completion_tokens: int = 0  # in the last piece: sampled, thinks included
+
+
+def merge(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """One piece per choice that says what its pieces say."""
+    pieces: dict[int, list[Chunk]] = {}
+    for chunk in chunks:
+        pieces.setdefault(chunk.index, []).append(chunk)
+    return [
+        Chunk(
+            index=index,
+            content="".join(chunk.content for chunk in found),
+            reasoning="".join(chunk.reasoning for chunk in found),
+            logprobs=tuple(entry for chunk in found for entry in chunk.logprobs),
+            finish_reason=found[-1].finish_reason,
+            prompt_tokens=found[-1].prompt_tokens,
+            completion_tokens=found[-1].completion_tokens,
+        )
+        for index, found in pieces.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

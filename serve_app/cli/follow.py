@@ -1,5 +1,7 @@
 """A job while it runs: its events as lines, a bar of its progress, and the table at its end."""
 
+import sys
+import time
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -8,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from serve_app.cli.errors import STDERR
-from serve_app.cli.output import print_json
+from serve_app.cli.output import print_json, show
 from serve_app.client import Client, FerrataError, Json
 
-ENDED = ("succeeded", "failed", "cancelled")
+LOOK_INTERVAL_S = 1.0
 
 
 def job_path(job_id: str) -> str:
@@ -22,12 +24,12 @@ def job_path(job_id: str) -> str:
 def follow_job(client: Client, job_id: str, as_json: bool) -> None:
     """Print the job's events until it has ended. Exits with 1 unless it succeeded."""
     with _progress(as_json) as bar:
-        task = bar.add_task("waiting", total=1.0)
+        task, looked = bar.add_task("waiting", total=1.0), 0.0
         for event in client.follow(job_id):
-            if as_json:
-                print_json(event)
+            _print_event(event, as_json, bar)
+            if bar.disable or time.monotonic() - looked < LOOK_INTERVAL_S:
                 continue
-            bar.console.print(_line(event), highlight=False, markup=False)
+            looked = time.monotonic()
             with suppress(FerrataError):  # the bar only waits for the next event
                 job = client.call("GET", job_path(job_id))
                 title = job.get("stage") or job["status"]
@@ -63,6 +65,13 @@ def _progress(as_json: bool) -> Progress:
     return Progress(*columns, console=STDERR, disable=as_json or not STDERR.is_terminal)
 
 
-def _line(event: Json) -> str:
+def _print_event(event: Json, as_json: bool, bar: Progress) -> None:
+    if as_json:
+        print_json(event)
+        return
     mark = {"warn": "warning: ", "error": "error: "}.get(event["level"], "")
-    return f"{mark}{event['message']}"
+    line = f"{show('created_at', event['created_at'])} {mark}{event['message']}"
+    if sys.stdout.isatty():  # above the bar
+        bar.console.print(line, highlight=False, markup=False)
+    else:
+        typer.echo(line)

@@ -23,6 +23,11 @@ from serve_app.cli.errors import STDERR
 Json = dict[str, Any]
 
 
+# What people copy into the next command is never broken.
+NAMES = frozenset({"id", "fine_tuned_model", "fine_tuned_model_checkpoint"})
+PIPE_WIDTH = 1000  # characters
+
+
 def print_json(value: Any) -> None:
     """One line."""
     typer.echo(json.dumps(value, ensure_ascii=False))
@@ -46,10 +51,13 @@ def print_table(rows: Iterable[Json], as_json: bool, fields: Sequence[str]) -> N
         return
     table = Table(box=None, pad_edge=False)
     for field in fields:
-        table.add_column(field, overflow="fold")
+        table.add_column(field, overflow="fold", no_wrap=field in NAMES)
     for row in rows:
         table.add_row(*(show(field, row.get(field)) for field in fields))
-    Console().print(table)
+    console = Console()
+    # A pipe has no width: a line that is one row can be read by the next command.
+    console.width = console.width if console.is_terminal else PIPE_WIDTH
+    console.print(table)
 
 
 def show(field: str, value: Any) -> str:

@@ -90,10 +90,11 @@ async def _answer(service: Service, request: ChatRequest, *, include_usage: bool
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
     chunks: list[Chunk] = []
-    async for item in items:
-        if isinstance(item, Failure):
-            raise _error(item)
-        chunks += item
+    async with contextlib.aclosing(items):
+        async for item in items:
+            if isinstance(item, Failure):
+                raise _error(item)
+            chunks += item
     return JSONResponse(whole_answer(answer, chunks))
 
 
@@ -101,12 +102,12 @@ async def _events(
     pieces: Pieces, first: list[Chunk], items: AsyncGenerator[Item]
 ) -> AsyncIterator[str]:
     """Server-sent events. A failure under way is one event in the error's envelope, the last."""
-    for piece in pieces.opening():
-        yield _event(piece)
-    for chunk in first:
-        yield _event(pieces.add(chunk))
-    async with contextlib.aclosing(items) as rest:  # a client that leaves frees its place
-        async for item in rest:
+    async with contextlib.aclosing(items):  # a client that leaves frees its place
+        for piece in pieces.opening():
+            yield _event(piece)
+        for chunk in first:
+            yield _event(pieces.add(chunk))
+        async for item in items:
             if isinstance(item, Failure):
                 yield _event(_error(item).body())
                 return

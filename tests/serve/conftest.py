@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import SCRATCH
+from conftest import ROOT, SCRATCH
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
@@ -17,6 +17,7 @@ from serve.job_rows import make_job
 from serve.kit import Tenant, whole_service
 from serve_app.api import create_api
 from serve_app.chat.types import ChatRequest, Failure, Item
+from serve_app.cluster import LOCAL, Running, down, up
 from serve_app.context import ChatLink, Service
 from serve_app.files import FileStorage
 from serve_app.keys import Keyring
@@ -215,3 +216,22 @@ def project(database) -> str:
 def job_id(database, project) -> str:
     """A new job."""
     return make_job(database, project)
+
+
+@pytest.fixture(scope="session")
+def running_service() -> Iterator[Running]:
+    """The real service on a Ray cluster of its own, shared by all tests that ask for it.
+
+    It starts in about 40 s. Tests leave their jobs ended.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)  # the cluster's processes run this code
+    data = Path(SCRATCH) / "service"
+    try:
+        yield up(Settings(data=data), port=0, address=LOCAL, num_cpus=2)
+    finally:
+        down(data, grace_s=0)
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

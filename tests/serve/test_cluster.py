@@ -12,11 +12,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 from conftest import ROOT
 
 from serve_app import cluster, processes, ray_head
-from serve_app.cluster import ClusterError, down, state, up
-from serve_app.record import ProcessId, Record, read_record, write_record
+from serve_app.cluster import down, state, up
+from serve_app.deploy import APP_NAME, APPLICATION
+from serve_app.record import ClusterError, ProcessId, Record, read_record, write_record
 from serve_app.settings import Settings
 
 HERE = Path(__file__).parent
@@ -217,6 +219,15 @@ def test_a_process_with_a_recorded_number_but_another_start_is_never_touched(tmp
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_the_serve_file_describes_this_application():
+    from ray.serve.schema import ServeDeploySchema
+
+    raw = yaml.safe_load((ROOT / "examples" / "serve.yaml").read_text(encoding="utf-8"))
+    (application,) = ServeDeploySchema.model_validate(raw).applications
+    assert (application.name, application.import_path) == (APP_NAME, APPLICATION)
+    assert Settings.model_validate(application.args).data == Path("/shared/ferrata")
 
 
 def test_two_ups_at_once_on_one_folder_are_refused(tmp_path):

@@ -4,16 +4,12 @@ The service here has a real store and no Ray: what needs training is in test_ope
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,33 +17,12 @@ import uvicorn
 from conftest import ROOT, free_port
 
 from serve.kit import BASE_MODEL, Tenant, whole_service
+from serve.stock import SCRIPTS, VERSIONS, run_client
 from serve_app.api import create_api
 from serve_app.store import jobs
 from serve_app.store.database import Database
 from serve_app.store.events import add_event
 from serve_app.store.tables import JobCheckpoint, Model
-
-SCRIPTS = Path(__file__).parent / "clients"
-VERSIONS = {"openai-1": "1.109.1", "openai-3": "3.57.0"}
-CLIENT_DEADLINE_S = 240
-
-
-def run_client(client: str, script: str, **environment: str) -> Any:
-    """Run a script in a client's environment and return the JSON that it printed."""
-    python = Path(sys.prefix) / "clients" / client / "bin" / "python"
-    assert python.exists(), f"there is no {python}: run `make setup`"
-    clean = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
-    done = subprocess.run(
-        [python, SCRIPTS / script],
-        env=clean | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
-        cwd=SCRIPTS,
-        capture_output=True,
-        text=True,
-        timeout=CLIENT_DEADLINE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @dataclass

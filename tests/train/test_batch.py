@@ -185,6 +185,9 @@ def test_positions_begin_anew_in_every_sequence():
     assert batch.advantages.tolist() == [1.0, 2.0, 1.0]
     assert batch.sequence_ids.tolist() == [0, 1, 2]
     assert batch.num_sequences == 3
+    whole = (batch.input_ids, batch.position_ids, batch.segments, batch.targets, batch.sequence_ids)
+    assert {tensor.dtype for tensor in whole} == {torch.int64}
+    assert (batch.sampler_logprobs.dtype, batch.advantages.dtype) == (torch.float32, torch.float32)
 
 
 def test_loss_tokens_carry_their_sequence_and_an_empty_sequence_counts():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ def test_the_latest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
     for step in (9, 100, 10):
         commit(tmp_path, step, {}, writer())
     assert latest(tmp_path).step == 100
+
+
+def test_a_checkpoint_is_frozen(tmp_path):
+    with pytest.raises(FrozenInstanceError):
+        commit(tmp_path, 1, {}, writer()).step = 2
 
 
 def test_there_is_no_latest_checkpoint_in_an_empty_or_missing_folder(tmp_path):
