@@ -6,9 +6,10 @@ Runs where ray is connected; starts the job's own engines and verifiers and stop
 import random
 import time
 from statistics import fmean
+from typing import Any
 
 from rollout.collector import score_groups
-from rollout.types import Problem, RolloutGroup
+from rollout.types import Problem, RolloutGroup, Verifier
 from train.auto.facts import ModelFacts
 from train.selection.cost import Work, turn_work
 from train.selection.ranking import Measurement
@@ -83,7 +84,7 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
     )
 
 
-def _grader(spec: JobSpec):
-    from train.loop import job_grader
-
-    return job_grader(spec)
+def _grader(spec: JobSpec) -> Verifier:
+    grader: Any = spec.grader
+    assert grader is not None, "the rows of a selection are graded"
+    return grader
