@@ -10,7 +10,7 @@ JOB_SEED := $(or $(SEED),1)
 # Models come from folders in the demo and the tests; nothing asks a hub.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test check bench bench-learning mutation clean
+.PHONY: setup demo test test-all check bench bench-learning mutation clean
 
 setup: $(STAMP) $(CLIENTS)
 
@@ -36,7 +36,10 @@ demo: setup
 		--set data.valid=$(DATA)/valid.jsonl --set data.heldout=$(DATA)/heldout.jsonl
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python -m pytest -q tests/test_imports.py tests/test_requirements.py

@@ -20,6 +20,7 @@ from serve_app.routes import (
     jobs,
     model_files,
     models,
+    native,
     uploads,
 )
 
@@ -31,6 +32,8 @@ V1: list[APIRouter] = [  # one of each routes/<noun>.py
     jobs.router,
     job_details.router,
     graders.router,
+    native.fine_tuning,
+    native.router,
     model_files.router,  # before models, whose names may hold "/"
     models.router,
 ]
@@ -61,6 +64,7 @@ def create_api(service: Service, *, request_id_header: bool = True) -> FastAPI:
     app.state.service = service
     for router in V1:
         app.include_router(router, prefix="/v1")
+    app.include_router(native.router, include_in_schema=False)
     app.include_router(health.router)
     app.add_middleware(AzurePaths)
     install(app, request_id_header=request_id_header)

@@ -135,6 +135,7 @@ def _metrics(event: dict[str, Any], numbers: StepNumbers, spec: dict[str, Any]) 
         "stage_step": event["step"],
         "stage_total_steps": event.get("total_steps"),
         "train_reward_mean": train,
+        **_supervised(event),
         "scores": {
             "train_reward_mean": train,
             "valid_reward_mean": valid,
@@ -161,15 +162,27 @@ def _metrics(event: dict[str, Any], numbers: StepNumbers, spec: dict[str, Any]) 
     }
 
 
+def _supervised(event: dict[str, Any]) -> dict[str, Any]:
+    """The warm start's figures under the names that supervised jobs are read by."""
+    if event["stage"] != "sft":
+        return {}
+    return {
+        "train_loss": event.get("loss"),
+        "train_mean_token_accuracy": event.get("mean_token_accuracy"),
+    }
+
+
 def _graders(stage: str, spec: dict[str, Any]) -> list[tuple[dict[str, Any], bool, bool]]:
     """[(name and type, whether it rewards this stage, whether it validates it)]."""
     grader = spec.get("grader") or {}
     kind = grader.get("type")
     own = {"name": grader.get("name") or kind, "type": kind}
+    if stage == "sft":
+        return []
     if stage == "srl":
         steps = {"name": "step_similarity", "type": "step_similarity"}
         return [(steps, True, False), (own, False, True)]
-    return [(own, stage == "rlvr", True)]
+    return [(own, True, True)]
 
 
 def _metrics_message(data: dict[str, Any]) -> str:

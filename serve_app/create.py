@@ -6,7 +6,9 @@ Called by the routes that create jobs. Rows of the files are checked later, by t
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -37,12 +39,18 @@ class Attempted:
 
 
 def create_job(
-    service: Service, caller: Caller, body: CreateJob, attempted: Attempted
+    service: Service,
+    caller: Caller,
+    body: CreateJob,
+    attempted: Attempted,
+    *,
+    sent: Mapping[str, Any] | None = None,
 ) -> tuple[Job, bool]:
     """Return (the job, True when an earlier call had made it), durably written.
 
-    Raises ApiError: 400 for a file, model or suffix that cannot be used, 409 for a key that was
-    used with another body, 429 above the project's open jobs, 503 when the hub cannot be asked.
+    `sent` is what the client sent where that is not `body`: repetitions are known by it. Raises
+    ApiError: 400 for a file or model that cannot be used, 409 for a key that was used with another
+    body, 429 above the project's open jobs, 503 when the hub cannot be asked.
     """
     if attempted.key is not None and not 0 < len(attempted.key) <= MAX_KEY_CHARS:
         raise bad_request(f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters")
@@ -52,7 +60,7 @@ def create_job(
         # One create of a project at a time: the count below is then exact.
         query = select(Project).where(Project.id == caller.project_id)
         session.scalars(query.with_for_update()).one()
-        row = _claimed(session, caller, attempted, _hash(stored))
+        row = _claimed(session, caller, attempted, _hash(stored if sent is None else sent))
         if (earlier := _earlier(session, caller, attempted, row)) is not None:
             return earlier, True
         _check_names(service, session, caller, body)

@@ -95,7 +95,8 @@ def start_training(
         caller.project_id, "rows.jsonl", PURPOSE, iter([_lines(body.rows or [])])
     )
     try:
-        job, replayed = create_job(service, caller, body.to_create(stored.id), attempted)
+        made = body.to_create(stored.id)
+        job, replayed = create_job(service, caller, made, attempted, sent=body.stored())
     except Exception:
         service.files.delete(stored)
         raise

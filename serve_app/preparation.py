@@ -63,7 +63,7 @@ def _prepare(
     folder: Path,
     cluster: dict[str, float],
 ) -> Preparation:
-    from serve_app.prepare import PrepareError, prepare  # pyright: ignore[reportMissingImports]
+    from serve_app.prepare import PrepareError, prepare
 
     with database.read() as session:
         job = get_job(session, job_id)
@@ -85,7 +85,7 @@ def _prepare(
 
 def _model_path(settings: Settings, session: Any, job: Job) -> str:
     from serve_app.catalogue import find_model
-    from serve_app.prepare import PrepareError  # pyright: ignore[reportMissingImports]
+    from serve_app.prepare import PrepareError
 
     model = find_model(settings, session, job.project_id or "", job.model)
     if model is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from serve_app.prepare_error import PrepareError, from_data_error, from_spec_error
 from serve_app.prepare_experts import add_expert_steps, choose_grader
-from serve_app.prepare_resolved import resolve, steps_planned
+from serve_app.prepare_resolved import resolve
 from serve_app.prepare_rows import (
     NAMES,
     JobRows,
@@ -32,6 +32,7 @@ from serve_app.prepare_spec import (
 from serve_app.request_types import RequestError, parse_request
 from serve_app.schemas import CreateJob
 from train.data import DataError
+from train.plan import steps_planned
 from train.spec import JobSpec, load_spec, parse_spec, spec_to_json
 
 SPEC_FILE, DATA_FOLDER = "spec.json", "data"
@@ -108,9 +109,8 @@ def _prepare_reinforcement(
     has_steps = add_expert_steps(job, data, grader, asked_protocol(job) or "stepwise", seed)
     raw, notes = assemble(job, data, grader, model, cluster, has_steps=has_steps)
     spec = _write_and_check(raw, folder, data, cluster)
-    return Prepared(
-        spec_to_json(spec), resolve(job, spec, data), notes, steps_planned(spec, data.rows)
-    )
+    planned = steps_planned(spec, data.rows["training"])
+    return Prepared(spec_to_json(spec), resolve(job, spec, data), notes, planned)
 
 
 def _write_and_check(

@@ -1,13 +1,12 @@
 """What a job shows of its settings: the create call's own fields with every "auto" replaced."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from serve_app.prepare_rows import JobRows
 from serve_app.prepare_spec import wishes_of
 from serve_app.schemas import CreateJob
-from train.data import Row
 from train.spec import JobSpec, spec_to_json
 
 
@@ -60,13 +59,3 @@ def _hyperparameters(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, 
             "eval_interval": stage.eval_interval,
         }
     return shown
-
-
-def steps_planned(spec: JobSpec, rows: Mapping[str, Sequence[Row]]) -> int:
-    """Optimizer steps of all stages, and policies that are evaluated on held-out rows."""
-    stages = [stage for stage in (spec.sft, spec.srl, spec.rlvr) if stage is not None]
-    steps = sum(stage.max_steps for stage in (spec.srl, spec.rlvr) if stage is not None)
-    if spec.sft is not None:
-        num_examples = sum(len(row.expert_steps) for row in rows["training"])
-        steps += spec.sft.num_steps(num_examples, spec.learner.num_workers)
-    return steps + (len(stages) + 1 if "heldout" in rows else 0)

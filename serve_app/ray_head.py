@@ -56,6 +56,9 @@ def environment(settings: Settings, mark: str | None) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(ray_token_file(settings.data)),
         "RAY_JOB_STOP_WAIT_TIME_S": str(int(settings.stop_grace_s)),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Training takes every core; Serve would kill a door that does not open within 5 s.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from rollout.verifiers.registry import AnyGrader
-from serve_app.request_types import AUTO, ParamError, Request
+from serve_app.request_types import AUTO, ParamError, Request, parse_request
 from train.spec import (
     EvaluationSpec,
     LearnerSpec,
@@ -364,10 +364,13 @@ class StartTraining(JobFields):
         return self
 
     def to_create(self, training_file: str) -> CreateJob:
-        """The same job as a create call, its rows stored as `training_file`."""
+        """The same job as a create call, its rows stored as `training_file`.
+
+        Raises RequestError for fields that do not go together.
+        """
         body = {k: v for k, v in self.stored().items() if k not in ("rows", "file", "grader")}
         body.setdefault("num_examples", AUTO)
         if self.grader is not None:
             grader = self.grader.model_dump(mode="json", exclude_unset=True)
             body["method"] = {"type": "reinforcement", "reinforcement": {"grader": grader}}
-        return CreateJob.model_validate(body | {"training_file": training_file})
+        return parse_request(CreateJob, body | {"training_file": training_file})

@@ -73,6 +73,32 @@ def job_object(job: Job, organization: str, ray_job_id: str | None) -> dict[str,
     }
 
 
+def status_object(job: Job) -> dict[str, Any]:
+    """A job in the flat fields of the native routes."""
+    failed = job.status == JobStatus.FAILED.value
+    succeeded = job.status == JobStatus.SUCCEEDED.value
+    return {
+        "id": job.id,
+        "job_id": job.id,
+        "status": job.status,
+        "stage": job.stage,
+        "progress": progress(job),
+        "metrics": job.metrics,
+        "model": job.fine_tuned_model or job.model,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.finished_at if succeeded else None,
+        "failed_at": job.finished_at if failed else None,
+        "cancelled_at": None if succeeded or failed else job.finished_at,
+        "error": job.error,
+    }
+
+
+def started(job: Job, message: str) -> dict[str, Any]:
+    """The answer to a native call that starts or stops a job."""
+    return {"job_id": job.id, "status": job.status, "message": message}
+
+
 def _hyperparameters(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The old top-level place: a supervised job's, and nothing for the others."""
     if (old := asked.get("hyperparameters")) is not None:

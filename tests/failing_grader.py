@@ -13,7 +13,7 @@ from rollout.collector import CollectorCounters
 from rollout.types import Problem, Rollout, RolloutGroup, Verdict
 from rollout.verifiers.base import ModelGraderServerError
 from train.batch import to_sequences
-from train.loop import group_metrics
+from train.step_metrics import group_metrics
 
 FAIL_ONE_IN = 5
 REASONS = ("model_grader_server_error", "ConnectionError", "ValueError")

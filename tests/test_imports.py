@@ -28,6 +28,8 @@ LIGHT = [
     "train/grader_inference.py",
     "train/spec.py",
     "train/data.py",
+    "train/step_parser.py",
+    "train/stop.py",
     "train/advantages.py",
 ]
 

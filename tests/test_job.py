@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import JOB, ROOT, SCRATCH, processes_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rollout.verifiers.answer import AnswerVerifier
 from train import checkpoint
@@ -32,7 +33,9 @@ SMALL = (
     "rollout.kv_cache_gib=0.25",
     "evaluation.pass_k=2",
 )
-DEADLINE_S = 300
+SRL_ALONE = ("rlvr=null", "data.heldout=null")
+TWO_ENGINES = ("rollout.num_engines=2", "rollout.cpus_per_engine=0.3")
+DEADLINE_S = 600
 
 
 def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:
@@ -102,6 +105,47 @@ def test_every_step_is_in_the_event_log_once_with_its_logprob_difference(finishe
     assert all(e["sampler_learner_logprob_diff_max"] < 1e-4 for e in learnt)
 
 
+def test_checkpoints_are_told_with_their_place_and_the_best_are_kept(finished):
+    out, report, _ = finished
+    events = [e for e in read_events(out / "events.jsonl") if e["type"] == "checkpoint"]
+    assert [(e["stage"], e["step"]) for e in events] == [
+        *(("srl", step) for step in range(1, 7)),
+        ("rlvr", 2),
+    ]
+    assert events[5]["path"] == "srl/checkpoints/step-000006"
+    assert events[5]["kept"] == checkpoint.steps(out / "srl/checkpoints") == [3, 6]
+    rewards = {e["step"]: e["metrics"]["full_valid_mean_reward"] for e in events[:6]}
+    assert [step for step, reward in rewards.items() if reward is not None] == [3, 6]
+    assert all(e["metrics"]["train_mean_reward"] > -1 for e in events)
+    assert report["best"] == {
+        "stage": "rlvr",
+        "step": 2,
+        "valid_reward": events[6]["metrics"]["full_valid_mean_reward"],
+    }
+
+
+def test_every_event_has_a_uid_of_its_own_and_every_step_its_trained_tokens(finished):
+    events = read_events(finished[0] / "events.jsonl")
+    assert len({event["uid"] for event in events}) == len(events)
+    steps = [event for event in events if event["type"] == "metrics"]
+    assert all(0 <= event["trained_tokens"] <= event["num_tokens"] for event in steps)
+    assert any(event["trained_tokens"] for event in steps)
+    evaluations = [event for event in events if event["type"] == "evaluation"]
+    assert [event["step"] for event in evaluations] == [0, 1, 2]
+
+
+def test_the_rollouts_of_every_step_can_be_read(finished):
+    folder = finished[0] / "rollouts"
+    names = [*(f"srl-{n:06d}.jsonl" for n in range(1, 7)), "rlvr-000001.jsonl", "rlvr-000002.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    for name in names:
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        assert 0 < len({record["problem_id"] for record in records}) <= 8
+        for record in records:
+            assert (record["expert_step"] is not None) == name.startswith("srl")
+            assert record["turns"]
+
+
 def test_srl_beats_the_base_on_heldout_rows(finished):
     _, report, _ = finished
     base, srl, _ = report["rows"]
@@ -109,8 +153,6 @@ def test_srl_beats_the_base_on_heldout_rows(finished):
 
 
 def test_the_exported_folder_sampled_as_its_card_says_solves_what_the_report_says(finished):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     out, report, _ = finished
     folder = Path(report["export"])
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
@@ -192,12 +234,18 @@ def last_srl_weights(out: Path) -> str:
     return checkpoint.sha256(out / "srl/checkpoints/step-000006/model.safetensors")
 
 
-def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undisturbed(
-    tmp_path, finished
-):
-    out, checkpoints = tmp_path / "out", tmp_path / "out/srl/checkpoints"
-    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null")
-    committed = []  # the last whole checkpoint after each kill
+@pytest.fixture(scope="module")
+def finished_with_two_engines(tmp_path_factory):
+    """The folder of a finished SRL job with two engines."""
+    tmp = tmp_path_factory.mktemp("two")
+    done = run(small_job(tmp / "out", tmp, *SRL_ALONE, *TWO_ENGINES))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tmp / "out"
+
+
+def killed_three_times(command: list[str], out: Path) -> list[int]:
+    """Kill the job in three phases; return the last whole checkpoint after each kill."""
+    checkpoints, committed = out / "srl/checkpoints", []
     for phase, step in (("sampling", 1), ("training", 2), ("checkpoint", 3)):
         with start(command) as process:
             worker = freeze_worker(process, out, phase, step)
@@ -208,18 +256,33 @@ def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undi
         assert before.step >= max(1, step - 1)
         committed.append(before.step)
         assert any(checkpoints.glob(".writing-*")) == (phase == "checkpoint")
+    return committed
+
+
+@pytest.mark.parametrize("engines", ["two", pytest.param("one", marks=pytest.mark.slow)])
+def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undisturbed(
+    engines, tmp_path, request
+):
+    if engines == "one":
+        extra, undisturbed = SRL_ALONE, request.getfixturevalue("finished")[0]
+    else:
+        extra = (*SRL_ALONE, *TWO_ENGINES)
+        undisturbed = request.getfixturevalue("finished_with_two_engines")
+    out = tmp_path / "out"
+    command = small_job(out, tmp_path, *extra)
+    committed = killed_three_times(command, out)
     done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
     resumed = [e["resumed_at"] for e in read_events(out / "events.jsonl") if "resumed_at" in e]
     assert resumed == [0, *committed]
     assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
-    assert not list(checkpoints.glob(".writing-*"))
-    assert last_srl_weights(out) == last_srl_weights(finished[0])
+    assert not list((out / "srl/checkpoints").glob(".writing-*"))
+    assert last_srl_weights(out) == last_srl_weights(undisturbed)
 
 
 def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finished):
     out = tmp_path / "out"
-    with start(small_job(out, tmp_path, "rlvr=null", "data.heldout=null")) as process:
+    with start(small_job(out, tmp_path, *SRL_ALONE)) as process:
         worker = freeze_worker(process, out, "sampling", step=2)
         (engine,) = [p for p in processes_of(SCRATCH) if "ray::Engine" in p]
         os.kill(int(engine.split()[0]), signal.SIGKILL)
@@ -249,14 +312,73 @@ def test_a_wrong_job_ends_with_one_clear_error_before_anything_starts(setting, w
     assert not (tmp_path / "out").exists()
 
 
-def test_a_job_that_is_terminated_says_how_to_go_on_and_prints_no_stack_of_addresses(tmp_path):
-    out = tmp_path / "out"
-    command = small_job(out, tmp_path, "rlvr=null", "data.heldout=null")
+def start_session(command: list[str]) -> subprocess.Popen[str]:
+    """A job that leads a process group of its own, as in a terminal."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        os.kill(freeze_worker(process, out, "training", step=0), signal.SIGCONT)
+    return subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def stopped(command: list[str], out: Path, phase: str, step: int, number: int) -> tuple[int, str]:
+    """Signal a whole job in `phase` after `step`; return its exit status and standard error."""
+    with start_session(command) as process:
+        os.kill(freeze_worker(process, out, phase, step), signal.SIGCONT)
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert "Traceback" not in said
+    assert "SIGTERM received" not in said
+    return process.returncode, said
+
+
+def test_a_stopped_job_commits_the_step_under_way_and_ends_bitwise_as_undisturbed(
+    tmp_path, finished
+):
+    out, checkpoints = tmp_path / "out", tmp_path / "out/srl/checkpoints"
+    command = small_job(out, tmp_path, *SRL_ALONE, "srl.save_interval=20")
+
+    status, said = stopped(command, out, "training", 1, signal.SIGTERM)  # before any validation
+    assert status == 128 + signal.SIGTERM, said
+    assert "stopped at step 2 of stage srl; the same command continues" in said
+    assert checkpoint.steps(checkpoints) == [2]
+    model = AutoModelForCausalLM.from_pretrained(checkpoints / "step-000002")
+    assert len(AutoTokenizer.from_pretrained(checkpoints / "step-000002")) <= model.vocab_size
+    assert not (out / "srl/result.json").exists()
+
+    status, said = stopped(command, out, "sampling", 4, signal.SIGINT)  # Ctrl-C, after one
+    assert status == 128 + signal.SIGINT, said
+    assert "stopped at step 5 of stage srl" in said
+    assert checkpoint.steps(checkpoints) == [3, 5]
+    assert said_at_the_end(out) == "stopped at step 5 of stage srl; the same command continues"
+
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
+    assert checkpoint.steps(checkpoints) == [3, 6]  # what stopping committed is no result
+    assert last_srl_weights(out) == last_srl_weights(finished[0])
+    rollouts = sorted(path.name for path in (out / "rollouts").iterdir())
+    assert rollouts == [f"srl-{step:06d}.jsonl" for step in range(1, 7)]
+    for name in rollouts:
+        assert (out / "rollouts" / name).read_bytes() == (
+            finished[0] / "rollouts" / name
+        ).read_bytes()
+
+
+def said_at_the_end(out: Path) -> str:
+    return read_events(out / "events.jsonl")[-1]["message"]
+
+
+def test_a_second_signal_ends_a_job_at_once_without_a_checkpoint(tmp_path):
+    out = tmp_path / "out"
+    command = small_job(out, tmp_path, "rlvr=null", "srl.groups_per_step=300")
+    with start_session(command) as process:
+        os.kill(freeze_worker(process, out, "sampling", 0), signal.SIGCONT)
+        process.terminate()
+        assert process.stderr is not None
+        while "once more ends at once" not in (line := process.stderr.readline()):
+            assert line, "the first signal was not heard"
         process.terminate()
         _, said = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "the same command continues from the last checkpoint" in said
-    assert "SIGTERM received" not in said
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.splitlines()[-1] == "ended; the same command continues from the last checkpoint"
+    assert checkpoint.latest(out / "srl/checkpoints") is None

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, free_port
+from ray.job_submission import JobStatus, JobSubmissionClient
 from test_job import small_job
+
+from train import checkpoint
+from train.events import read_events
 
 DEADLINE_S = 300
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -85,6 +90,42 @@ def test_a_submitted_job_finishes_and_the_dashboards_jobs_api_shows_it(cluster, 
     assert [row["name"] for row in report["rows"]] == ["base", "srl"]
     shown = {job["submission_id"]: job["status"] for job in get_jobs(address, token)}
     assert shown == {"small-1": "SUCCEEDED"}
+
+
+def test_a_submitted_job_that_is_stopped_commits_first_within_the_grace_it_was_given(
+    cluster, tmp_path, monkeypatch
+):
+    address, token = cluster
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    out = tmp_path / "out"
+    job = small_job(out, tmp_path, "rlvr=null", "data.heldout=null", "srl.save_interval=20")
+    client = JobSubmissionClient(address)
+    grace = {"RAY_JOB_STOP_WAIT_TIME_S": str(DEADLINE_S), "PYTHONPATH": str(ROOT)}
+    client.submit_job(
+        entrypoint=f"cd {ROOT} && {shlex.join(job)}",
+        submission_id="stopped-1",
+        runtime_env={"env_vars": grace | {"HF_HUB_OFFLINE": "1"}},
+    )
+    deadline = time.monotonic() + DEADLINE_S
+    while phase_of(out) != "training":
+        assert client.get_job_status("stopped-1") in (JobStatus.PENDING, JobStatus.RUNNING)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    client.stop_job("stopped-1")
+    while not client.get_job_status("stopped-1").is_terminal():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert client.get_job_status("stopped-1") == JobStatus.STOPPED
+    found = checkpoint.latest(out / "srl/checkpoints")
+    assert found is not None
+    told = read_events(out / "events.jsonl")[-1]["message"]
+    assert told == f"stopped at step {found.step} of stage srl; the same command continues"
+
+
+def phase_of(out: Path) -> str | None:
+    now = out / "now.json"
+    return json.loads(now.read_text())["phase"] if now.exists() else None
 
 
 @pytest.mark.parametrize(("token", "status"), [(None, "401"), ("wrong", "403")])

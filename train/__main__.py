@@ -15,12 +15,14 @@ from train.data import DataError
 from train.plan import steps_planned
 from train.registration import register
 from train.spec import JobSpec, SpecError, load_spec, spec_to_json
+from train.stop import JobStoppedError, StopRequest, shielded_children
 
 
 def main() -> int:
     """Run the job; the exit code is 0, or with a message on standard error:
 
-    2 for a job that is wrong, 75 when another process runs in its folder, 143 when it was stopped.
+    2 for a job that is wrong, 75 when another process runs in its folder, 143 (SIGTERM) or 130
+    (Ctrl-C) when it was stopped.
     """
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="job file, YAML or JSON")
@@ -51,16 +53,7 @@ def main() -> int:
     if args.check:
         print(f"{args.spec}: the job is well formed")
         return 0
-    try:
-        return _run(spec, args.out.resolve(), checked)
-    except FolderBusyError as error:
-        _refuse(error)
-        return BUSY_EXIT_CODE
-    except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
-        return _refuse(error)
-    except (KeyboardInterrupt, SystemExit):  # Ray Train turns the one into the other
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    return _run(spec, args.out.resolve(), checked)
 
 
 def _refuse(error: ValueError) -> int:
@@ -68,12 +61,26 @@ def _refuse(error: ValueError) -> int:
     return 2
 
 
-def _stop(*_: object) -> None:
-    """End on SIGTERM as on Ctrl-C: actors stopped, checkpoints kept, the lock given back."""
-    raise KeyboardInterrupt
-
-
 def _run(spec: JobSpec, out: Path, checked: Any) -> int:
+    """Run the checked job and say what came of it; 128 + signal for a job that was stopped."""
+    stop = StopRequest()
+    try:
+        return _train(spec, out, checked, stop)
+    except FolderBusyError as error:
+        _refuse(error)
+        return BUSY_EXIT_CODE
+    except (SpecError, DataError) as error:  # the cluster or the folder does not fit the job
+        return _refuse(error)
+    except JobStoppedError as stopped:
+        print(f"{stopped}; the same command continues", file=sys.stderr)
+        return 128 + (stop.signal_number or signal.SIGTERM)
+    except (KeyboardInterrupt, SystemExit) as error:  # at once; SystemExit: Ray, while it starts
+        print("ended; the same command continues from the last checkpoint", file=sys.stderr)
+        by = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        return 128 + (stop.signal_number or by)
+
+
+def _train(spec: JobSpec, out: Path, checked: Any, stop: StopRequest) -> int:
     import ray
     from rich.console import Console
 
@@ -86,13 +93,13 @@ def _run(spec: JobSpec, out: Path, checked: Any) -> int:
     # Inside a Ray job RAY_ADDRESS names the cluster; otherwise this process brings its own.
     address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
-    # After Ray has put in its own handler, which prints a stack of addresses.
-    signal.signal(signal.SIGTERM, _stop)
+    with shielded_children():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
+        stop.listen()
     register(out, spec_to_json(spec), steps_planned(spec, checked[0].train))
     try:
         with ProgressFollower(out / EVENTS_FILE, console):
-            report = run_job(spec, out, checked)
+            report = run_job(spec, out, checked, stop)
     finally:
         ray.shutdown()
     if report["rows"]:

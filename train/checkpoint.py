@@ -42,7 +42,7 @@ def commit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
-    hidden, final = folder / f"{_HIDDEN}{step:06d}", folder / f"{_PREFIX}{step:06d}"
+    hidden, final = folder / f"{_HIDDEN}{step:06d}", step_folder(folder, step)
     hidden.mkdir()
     write(hidden)
     files = {str(p.relative_to(hidden)): p for p in sorted(hidden.rglob("*")) if p.is_file()}
@@ -103,13 +103,25 @@ def latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def prune(folder: Path, keep: set[int]) -> None:
-    """Remove the checkpoints whose step is not in `keep`."""
-    for path in folder.glob(f"{_PREFIX}*"):
-        if int(path.name.removeprefix(_PREFIX)) not in keep:
+def prune(folder: Path, keep: set[int]) -> list[int]:
+    """Remove the checkpoints whose step is not in `keep`; return the steps that are left."""
+    for step in steps(folder):
+        if step not in keep:
             # The manifest goes first, so that a kill half-way leaves no checkpoint.
+            path = step_folder(folder, step)
             (path / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(path)
+    return steps(folder)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint's folder, whole or not."""
+    return sorted(int(path.name.removeprefix(_PREFIX)) for path in folder.glob(f"{_PREFIX}*"))
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands, when there is one."""
+    return folder / f"{_PREFIX}{step:06d}"
 
 
 def remove_unfinished(folder: Path) -> None:

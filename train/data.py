@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from train.step_parser import parse_steps, split_title
+
 MAX_REPORTED_ERRORS = 5
 ROLES = ("system", "user", "assistant")
 FIELDS = ("messages", "reference_answer", "expert_steps", "expert_thoughts")
@@ -49,6 +51,7 @@ class Row:
     reference_answer: str | None = None
     expert_steps: tuple[str, ...] = ()
     expert_thoughts: tuple[str, ...] = ()  # one per step, or none at all
+    expert_titles: tuple[str | None, ...] = ()  # one per step that was written in one text
     item: dict[str, Any] = field(default_factory=dict)  # every field but `messages`, as written
     completion: str | None = None  # of a conversation: the assistant's last message
 
@@ -61,6 +64,14 @@ class Row:
     def problem_text(self) -> str:
         """The user's last message."""
         return self.messages[-1]["content"]
+
+    def titled_step(self, k: int) -> tuple[str | None, str]:
+        """Title and text of the step at `k`, from 0; in a list of steps, "Title: text" has one."""
+        step = self.expert_steps[k]
+        if not self.expert_titles:
+            return split_title(step)
+        title = self.expert_titles[k]
+        return title, step.removeprefix(f"{title}: ") if title else step
 
 
 def read_rows(path: Path, kind: RowKind = "problems") -> list[Row]:
@@ -122,7 +133,7 @@ def _parse_row(line: str, row_id: str, kind: RowKind) -> Row:
         # Any field may ride along for a grader; one that is nearly ours is a slip of the pen.
         if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=NEAR_MISS):
             raise ValueError(f"`{name}` is an unknown field; did you mean `{near[0]}`?")
-    steps = _parse_texts(raw, "expert_steps")
+    steps, titles = _parse_steps(raw)
     thoughts = _parse_texts(raw, "expert_thoughts")
     if thoughts and len(thoughts) != len(steps):
         raise ValueError(
@@ -133,7 +144,9 @@ def _parse_row(line: str, row_id: str, kind: RowKind) -> Row:
     messages = _parse_messages(raw, kind)
     completion = messages[-1]["content"] if kind == "conversations" else None
     problem = messages[:-1] if kind == "conversations" else messages
-    return Row(row_id, problem, _parse_answer(raw), steps, thoughts, item, completion)
+    return Row(
+        row_id, problem, _parse_answer(raw), steps, thoughts, titles, item, completion=completion
+    )
 
 
 def _parse_messages(raw: dict[str, Any], kind: RowKind) -> tuple[dict[str, str], ...]:
@@ -174,6 +187,18 @@ def _parse_answer(raw: dict[str, Any]) -> str | None:
     if not str(answer).strip():
         raise ValueError("`reference_answer` is empty; write the answer or leave it out")
     return str(answer)
+
+
+def _parse_steps(raw: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """The expert's steps, and their titles when they are one text of numbered steps."""
+    text = raw.get("expert_steps")
+    if not isinstance(text, str):
+        return _parse_texts(raw, "expert_steps"), ()
+    try:
+        steps = parse_steps(text)
+    except ValueError as error:
+        raise ValueError(f"`expert_steps`: {error}") from None
+    return tuple(step.full for step in steps), tuple(step.title for step in steps)
 
 
 def _parse_texts(raw: dict[str, Any], name: str) -> tuple[str, ...]:

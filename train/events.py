@@ -8,6 +8,7 @@ Beside the log, `now.json` says what the job is doing this moment; it is overwri
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class EventLog:
         self._rewrite(events)
         self._next_seq = len(events) + 1
         self._requests = {"scored": 0, "dropped": 0}
+        self._stop_requested = False
 
     def account(self, scored: int, dropped: int) -> None:
         """Enter engine requests by what became of their rollouts."""
@@ -35,17 +37,35 @@ class EventLog:
         """Requests entered since this log was opened, over all stages and learner restarts."""
         return dict(self._requests)
 
-    def now(self, stage: str, step: int, phase: str, pid: int) -> None:
-        """Say that worker `pid` is in `phase` of the stage's step after `step`."""
+    def request_stop(self) -> None:
+        """Pass a wish to stop on to the workers: every answer of `now` carries it from here on."""
+        self._stop_requested = True
+
+    def now(self, stage: str, step: int, phase: str, pid: int) -> bool:
+        """Say that worker `pid` is in `phase` of the stage's step after `step`.
+
+        Returns whether the job was asked to stop.
+        """
         state = {"stage": stage, "step": step, "phase": phase, "pid": pid, "since": time.time()}
         hidden = self._path.with_name(f".{NOW_FILE}")
         hidden.write_text(json.dumps(state), encoding="utf-8")
         hidden.replace(self._path.with_name(NOW_FILE))
+        return self._stop_requested
+
+    def emit_once(self, event: dict[str, Any]) -> None:
+        """Append an event unless the log holds one of the same type, stage and step."""
+        names = ("type", "stage", "step")
+        wanted = [event[name] for name in names]
+        if all([e.get(name) for name in names] != wanted for e in read_events(self._path)):
+            self.emit(event)
 
     def emit(self, event: dict[str, Any]) -> int:
-        """Append one event; return its number once it is on disk. Raises ValueError for NaN."""
+        """Append one event; return its number once it is on disk. Raises ValueError for NaN.
+
+        Its number may change when earlier events are taken back (`rewind`); its `uid` never does.
+        """
         seq = self._next_seq
-        record = {"seq": seq, "created_at": int(time.time()), **event}
+        record = {"seq": seq, "uid": uuid.uuid4().hex, "created_at": int(time.time()), **event}
         line = json.dumps(record, allow_nan=False)  # NaN is no JSON: readers would choke on it
         size_bytes = self._path.stat().st_size
         try:

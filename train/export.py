@@ -5,7 +5,15 @@ from pathlib import Path
 
 from train.spec import JobSpec
 
-NOT_EXPORTED = ("optimizer.safetensors", "manifest.json")
+# What only training needs: our optimizer's state, and that of TRL's trainer (SFT).
+NOT_EXPORTED = (
+    "optimizer.safetensors",
+    "manifest.json",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state*.pth",
+    "trainer_state.json",
+)
 CARD = '''\
 ---
 library_name: transformers

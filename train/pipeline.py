@@ -6,6 +6,7 @@ whose result is committed is skipped, so a job that is run again goes on where i
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from train.data import Row
 from train.evaluate import Evaluation, evaluate
 from train.events import EventLog
 from train.export import export_model
-from train.loop import StageConfig, job_grader
 from train.policy import load_model
 from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
@@ -29,7 +29,9 @@ from train.rlvr import rlvr_problems
 from train.sft import SFTConfigBundle, run_sft, sft_examples
 from train.spec import JobSpec, SRLSpec, spec_to_json
 from train.srl import srl_problems, srl_verifier
-from train.stage import RESULT_FILE, run_stage
+from train.stage import RESULT_FILE, StageResult, run_stage
+from train.stage_run import StageConfig, job_grader
+from train.stop import JobStoppedError, StopRequest
 
 REPORT_FILE, EVENTS_FILE, SAMPLES_FOLDER = "report.json", "events.jsonl", "heldout"
 EVALUATION_SEED = 20_251_022
@@ -37,13 +39,17 @@ EVENT_DEADLINE_S = 60.0
 
 
 def run_job(
-    spec: JobSpec, out: Path, checked: tuple[JobData, PromptRenderer] | None = None
+    spec: JobSpec,
+    out: Path,
+    checked: tuple[JobData, PromptRenderer] | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Run the job in `out`, on the Ray cluster this process is connected to; return the report.
 
-    `checked` is what `check_job` returned, where that was called already.
-    Raises ValueError for a job that cannot be run, before anything starts: also when another
-    process runs in `out`, or `out` belongs to another job.
+    `checked` is what `check_job` returned, where that was called already; `stop` is looked at
+    between two steps, stages and evaluations. Raises JobStoppedError when it was asked to stop, and
+    ValueError for a job that cannot be run, before anything starts: also when another process runs
+    in `out`, or `out` belongs to another job.
     """
     data, renderer = checked or check_job(spec)
     check_cluster(spec, ray.cluster_resources())
@@ -52,16 +58,18 @@ def run_job(
         claim(spec, out)
         if (out / REPORT_FILE).exists():  # held-out rows are read once
             return json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
-        return _run(spec, out, data, renderer)
+        return _run(spec, out, data, renderer, stop or StopRequest())
 
 
-def _run(spec: JobSpec, out: Path, data: JobData, renderer: PromptRenderer) -> dict[str, Any]:
+def _run(
+    spec: JobSpec, out: Path, data: JobData, renderer: PromptRenderer, stop: StopRequest
+) -> dict[str, Any]:
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     log = ray.remote(EventLog).options(num_cpus=0, scheduling_strategy=node)
     events = log.remote(out / EVENTS_FILE)
     pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
+    job = _Job(spec, out, data, renderer, pool, events, stop)
     try:
-        job = _Job(spec, out, data, renderer, pool, events)
         job.emit("message", message="job started")
         results = job.run_stages()
         report = job.report(results)
@@ -69,6 +77,10 @@ def _run(spec: JobSpec, out: Path, data: JobData, renderer: PromptRenderer) -> d
         job.emit("message", message="job finished")
         job.now("ended", len(report["rows"]), "finished")
         return report
+    except JobStoppedError as stopped:
+        where = {"stage": stopped.stage, "step": stopped.step} if stopped.stage else {}
+        job.emit("message", message=f"{stopped}; the same command continues", **where)
+        raise
     finally:
         pool.stop()
         ray.kill(events)  # pyright: ignore[reportArgumentType]
@@ -85,9 +97,10 @@ class _Job:
         renderer: PromptRenderer,
         pool: RolloutPool,
         events: Any,
+        stop: StopRequest,
     ) -> None:
         self.spec, self.out, self.data, self.renderer = spec, out, data, renderer
-        self.pool, self.events = pool, events
+        self.pool, self.events, self.stop = pool, events, stop
 
     def emit(self, kind: str, **data: Any) -> None:
         """Append an event of the job itself."""
@@ -101,53 +114,62 @@ class _Job:
         """The event log's answer. Raises ray.exceptions.GetTimeoutError."""
         return ray.get(call, timeout=EVENT_DEADLINE_S)
 
-    def run_stages(self) -> dict[str, str]:
-        """Run the stages that the job has; return {stage: folder of its result} in order."""
+    def run_stages(self) -> dict[str, StageResult]:
+        """Run the stages that the job has; return their results in order."""
         spec, results = self.spec, {}
         model, version = spec.model, 0
         if spec.sft:
-            model = results["sft"] = self._once("sft", lambda: self._sft())
+            results["sft"] = self._once("sft", self._sft)
+            model = str(results["sft"].path)
         for name, stage in (("srl", spec.srl), ("rlvr", spec.rlvr)):
             if stage is None:
                 continue
             start, first = model, version
-            model = results[name] = self._once(name, lambda: self._reinforce(name, start, first))  # noqa: B023
+            results[name] = self._once(name, lambda: self._reinforce(name, start, first))  # noqa: B023
+            model = str(results[name].path)
             version += stage.max_steps + 1
         return results
 
-    def report(self, results: dict[str, str]) -> dict[str, Any]:
+    def report(self, results: dict[str, StageResult]) -> dict[str, Any]:
         """Evaluate base and stages on held-out rows, export, and put it all into one record."""
         rows = self._evaluate_heldout(results) if self.data.heldout else []
-        best = list(results.values())[-1]
-        export = export_model(Path(best), self.out / "export", self.spec)
+        stage, best = list(results.items())[-1]
+        export = export_model(best.path, self.out / "export", self.spec)
         return {
             "rows": rows,
             "export": str(export),
+            "best": {"stage": stage, "step": best.step, "valid_reward": best.valid_reward},
             "protocol": self.spec.sampling.protocol,
             "seed": self.spec.seed,
             "completions": self._completions(),
             "spec": spec_to_json(self.spec),
         }
 
-    def _once(self, name: str, run: Any) -> str:
-        """Run a stage unless its result is committed; return its model folder."""
-        result = self.out / name / RESULT_FILE
-        if result.exists():
-            best = json.loads(result.read_text(encoding="utf-8"))["best"]
-        else:
-            self.emit("message", stage=name, message=f"stage {name}")
-            best = str(run().relative_to(self.out))
-            checkpoint.write_json(result, {"best": best})
-        return str(self.out / best)
+    def _once(self, name: str, run: Callable[[], StageResult]) -> StageResult:
+        """Run a stage unless its result is committed. Raises JobStoppedError before it starts."""
+        file = self.out / name / RESULT_FILE
+        if file.exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            return StageResult(self.out / found["best"], found["step"], found["valid_reward"])
+        self.stop.check(f"before stage {name}")
+        self.emit("message", stage=name, message=f"stage {name}")
+        result = run()
+        found = {
+            "best": str(result.path.relative_to(self.out)),
+            "step": result.step,
+            "valid_reward": result.valid_reward,
+        }
+        checkpoint.write_json(file, found)
+        return result
 
-    def _sft(self) -> Path:
+    def _sft(self) -> StageResult:
         sft = self.spec.sft
         assert sft is not None
         examples = sft_examples(self.data.train, self.renderer, sft)
-        bundle = SFTConfigBundle(self.spec, sft, examples, self.out / "sft" / "checkpoints")
-        return run_sft(bundle, self.out / ".ray")
+        bundle = SFTConfigBundle(self.spec, sft, examples, self.out, self.events)
+        return run_sft(bundle, self.out / ".ray", self.stop)
 
-    def _reinforce(self, name: str, model: str, first_version: int) -> Path:
+    def _reinforce(self, name: str, model: str, first_version: int) -> StageResult:
         spec, stage = self.spec, getattr(self.spec, name)
         if isinstance(stage, SRLSpec):
             problems = srl_problems(self.data.train, self.renderer, stage)
@@ -164,22 +186,23 @@ class _Job:
             verifier=verifier,
             sampling=sampling,
             valid_problems=self._problems(self.data.valid),
-            folder=self.out / name / "checkpoints",
+            out=self.out,
             first_version=first_version,
             pool=self.pool,
             events=self.events,
         )
-        return run_stage(config, self.out / ".ray")
+        return run_stage(config, self.out / ".ray", self.stop)
 
     def _problems(self, rows: list[Row]) -> list[Problem]:
         return rlvr_problems(rows, self.renderer, job_grader(self.spec))
 
-    def _evaluate_heldout(self, results: dict[str, str]) -> list[dict[str, Any]]:
+    def _evaluate_heldout(self, results: dict[str, StageResult]) -> list[dict[str, Any]]:
         """One row per policy. Held-out rows are read here, once, after all training."""
         policies = {"base": self.spec.model, **_report_names(results)}
         self._ask(self.events.rewind.remote("evaluate", -1))  # of an evaluation that was cut short
         rows = []
         for number, (name, model) in enumerate(policies.items()):
+            self.stop.check(f"before the evaluation of {name}")
             self.now("evaluate", number, f"evaluating {name}")
             evaluation = self._evaluate(model, version=-1 - number)
             ledger = evaluation.ledger
@@ -197,7 +220,8 @@ class _Job:
             }
             rows.append(row)
             self._write_samples(name, evaluation)
-            self.emit("evaluation", stage="evaluate", **row)
+            said = f"held-out {name}: greedy {evaluation.greedy:.3f}"
+            self.emit("evaluation", stage="evaluate", step=number, message=said, **row)
         return rows
 
     def _write_samples(self, name: str, evaluation: Evaluation) -> None:
@@ -250,11 +274,11 @@ def pool_spec(spec: JobSpec) -> PoolSpec:
     return PoolSpec(**{name: value for name, value in spec.rollout if name in fields})
 
 
-def _report_names(results: dict[str, str]) -> dict[str, str]:
+def _report_names(results: dict[str, StageResult]) -> dict[str, str]:
     """{"srl": ..., "srl_rlvr": ...}: each row is named by the stages behind it."""
     names: list[str] = []
     named = {}
-    for stage, model in results.items():
+    for stage, result in results.items():
         names.append(stage)
-        named["_".join(names)] = model
+        named["_".join(names)] = str(result.path)
     return named

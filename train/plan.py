@@ -1,6 +1,5 @@
 """How much work a job is, known before it starts."""
 
-import math
 from collections.abc import Sequence
 
 from train.data import Row
@@ -20,6 +19,4 @@ def sft_steps(spec: JobSpec, train_rows: Sequence[Row]) -> int:
     if spec.sft is None:
         return 0
     num_examples = sum(len(row.expert_steps) for row in train_rows)
-    num_workers = spec.learner.num_workers
-    per_step = max(1, spec.sft.batch_size // num_workers) * num_workers
-    return math.ceil(num_examples / per_step) * spec.sft.num_epochs
+    return spec.sft.num_steps(num_examples, spec.learner.num_workers)

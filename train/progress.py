@@ -73,9 +73,7 @@ class ProgressFollower:
 
     def _show(self, event: dict[str, Any]) -> None:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["created_at"]))
-        if event["type"] == "evaluation":
-            self._line(f"{stamp} held-out {event['name']}: greedy {event['greedy']:.3f}")
-        elif event["type"] != "metrics":
+        if event["type"] != "metrics":
             level = f"{event['level']}: " if "level" in event else ""
             self._line(f"{stamp} {level}{event['message']}")
         elif self._console.is_terminal:
@@ -106,11 +104,14 @@ class ProgressFollower:
 
 
 def describe(event: dict[str, Any]) -> str:
-    """One line of a step: reward, validation accuracy when there is one, speed."""
+    """One line of a step: reward (SFT: loss), validation accuracy when there is one, speed."""
     seconds = event["timing"]["step"]["full_iteration"]
-    reward = "no verdicts" if event["reward"] is None else f"reward {event['reward']:.3f}"
-    parts = [reward, f"{event.get('num_tokens', 0) / seconds:,.0f} tok/s"]
-    if event["full_valid_mean_reward"] is not None:
+    if "reward" not in event:
+        learnt = f"loss {event['loss']:.3f}"
+    else:
+        learnt = "no verdicts" if event["reward"] is None else f"reward {event['reward']:.3f}"
+    parts = [learnt, f"{event.get('num_tokens', 0) / seconds:,.0f} tok/s"]
+    if event.get("full_valid_mean_reward") is not None:
         parts.insert(1, f"validation {event['full_valid_mean_reward']:.3f}")
     left_s = (event["total_steps"] - event["step"]) * seconds
     return ", ".join([*parts, f"about {left_s:.0f} s left"])

@@ -89,14 +89,14 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
                 f"{most} leaves {limit}; shorten the row or raise "
                 "rollout.max_model_len",
             )
-        for number, step in enumerate(row.expert_steps, start=1):
-            target = split_title(step)[1] if titled else step
+        for k, step in enumerate(row.expert_steps):
+            target = row.titled_step(k)[1] if titled else step
             least = len(renderer.encode(f"{THINK_OPEN}{THINK_CLOSE}{target.strip()}")) + 1
             if least > step_tokens:
                 raise DataError.at(
                     path,
                     row.line,
-                    f"expert step {number} takes {least} tokens with its "
+                    f"expert step {k + 1} takes {least} tokens with its "
                     f"think block and end, but {step_name} is {step_tokens}; shorten the "
                     f"step or raise {step_name}",
                 )
@@ -110,15 +110,9 @@ def check_lengths(spec: JobSpec, renderer: PromptRenderer, path: Path, rows: Seq
             )
 
 
-def split_title(step: str) -> tuple[str | None, str]:
-    """Split "Title: text" into title and text; an untitled step has the title None."""
-    title, _, body = step.partition(": ")
-    return (title, body) if body else (None, step)
-
-
 def _longest_prompts(row: Row, *, titled: bool) -> list[tuple[int, str | None]]:
     """(number of earlier steps, title) of the prompts that may be the row's longest."""
     last = max(0, len(row.expert_steps) - 1)
     if not titled or not row.expert_steps:
         return [(last, None)]
-    return [(k, split_title(step)[0]) for k, step in enumerate(row.expert_steps)]
+    return [(k, row.titled_step(k)[0]) for k in range(len(row.expert_steps))]

@@ -18,7 +18,12 @@ from train import checkpoint
 from train.data import Row
 from train.prompts import PromptRenderer
 from train.spec import JobSpec, SFTSpec
-from train.stage import run_config, scaling
+from train.stage import StageResult, run_config, scaling
+from train.stage_events import acknowledged, checkpoints_folder
+from train.stop import JobStoppedError, StopRequest, run_until_told
+from train.workers import same_everywhere
+
+STAGE = "sft"
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,18 @@ class SFTConfigBundle:
     job: JobSpec
     sft: SFTSpec
     examples: list[dict[str, list[int]]]  # "input_ids" and "completion_mask"
-    folder: Path
+    out: Path  # of the job
+    events: Any  # actor handle of train.events.EventLog
+
+    @property
+    def folder(self) -> Path:
+        """Where the stage's checkpoints stand."""
+        return checkpoints_folder(self.out, STAGE)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the stage."""
+        return self.sft.num_steps(len(self.examples), self.job.learner.num_workers)
 
 
 def sft_examples(
@@ -57,19 +73,25 @@ def sft_examples(
     return examples
 
 
-def run_sft(bundle: SFTConfigBundle, storage: Path) -> Path:
-    """Train and return the committed model's folder."""
+def run_sft(bundle: SFTConfigBundle, storage: Path, stop: StopRequest) -> StageResult:
+    """Train and return the committed model.
+
+    Raises JobStoppedError when a wish to stop ended it early, with its last step committed.
+    """
     trainer = TorchTrainer(
         _sft_loop,
         train_loop_config={"bundle": bundle},
         scaling_config=scaling(bundle.job.learner),
-        run_config=run_config("sft", storage, bundle.job.learner),
+        run_config=run_config(STAGE, storage, bundle.job.learner),
     )
-    trainer.fit()
+    tell = bundle.events.request_stop
+    run_until_told(trainer.fit, stop, lambda: acknowledged(tell.remote()))
     found = checkpoint.latest(bundle.folder)
-    if found is None:
-        raise RuntimeError("stage sft ended without a checkpoint")
-    return found.path
+    if found is None or found.step < bundle.num_steps:
+        if found is not None and stop.requested:
+            raise JobStoppedError.at(STAGE, found.step)
+        raise RuntimeError("stage sft ended without its last checkpoint")
+    return StageResult(found.path, found.step, valid_reward=None)
 
 
 def _sft_loop(train_loop_config: dict[str, Any]) -> None:
@@ -80,39 +102,38 @@ def _sft_loop(train_loop_config: dict[str, Any]) -> None:
 
     from train.policy import load_model
     from train.prompts import load_tokenizer
+    from train.sft_callback import TRL_FOLDER, SFTReporter
 
     bundle: SFTConfigBundle = train_loop_config["bundle"]
-    torch.set_num_threads(bundle.job.learner.num_threads)
-    tokenizer = load_tokenizer(bundle.job)
-    model = load_model(bundle.job.model, "float32")  # bf16 below is autocast
+    learner = bundle.job.learner
+    context = ray.train.get_context()
+    torch.set_num_threads(learner.num_threads)
+    found = same_everywhere(checkpoint.latest(bundle.folder), context.get_world_size())
+    reporter = SFTReporter(bundle.out, bundle.events, rank=context.get_world_rank())
+    reporter.begin(found)
     trainer = SFTTrainer(
-        model=model,
+        model=load_model(bundle.job.model, "float32"),  # bf16 below is autocast
         args=SFTConfig(
-            output_dir=str(bundle.folder / ".trl"),
+            output_dir=str(bundle.folder / TRL_FOLDER),
             num_train_epochs=bundle.sft.num_epochs,
-            per_device_train_batch_size=max(
-                1, bundle.sft.batch_size // bundle.job.learner.num_workers
-            ),
+            per_device_train_batch_size=bundle.sft.per_worker_batch(learner.num_workers),
             learning_rate=bundle.sft.learning_rate,
             max_length=bundle.job.rollout.max_model_len,
             completion_only_loss=True,
-            save_strategy="no",
+            logging_steps=1,  # progress is counted by the steps' events
+            save_strategy="steps",  # the last step is saved too
+            save_steps=bundle.sft.save_interval,
             report_to="none",
             disable_tqdm=True,
             seed=bundle.job.seed,
-            use_cpu=bundle.job.learner.gpus_per_worker == 0,
-            bf16=bundle.job.learner.dtype == "bfloat16",
+            use_cpu=learner.gpus_per_worker == 0,
+            bf16=learner.dtype == "bfloat16",
             gradient_checkpointing=False,
         ),
         train_dataset=Dataset.from_list(bundle.examples),
-        processing_class=tokenizer,
+        processing_class=load_tokenizer(bundle.job),
+        callbacks=[reporter],
     )
-    trainer.train()
-    if ray.train.get_context().get_world_rank() == 0:
-
-        def write(folder: Path) -> None:
-            model.save_pretrained(folder, safe_serialization=True)
-            tokenizer.save_pretrained(folder)
-
-        checkpoint.commit(bundle.folder, trainer.state.global_step, {}, write)
+    if found is None or found.step < bundle.num_steps:
+        trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     ray.train.report({"step": trainer.state.global_step})

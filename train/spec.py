@@ -76,6 +76,7 @@ class SFTSpec(_Spec):
     batch_size: PositiveInt = 16  # sequences per optimizer step
     learning_rate: PositiveFloat = 1e-5
     with_thoughts: bool = False  # put `expert_thoughts` into the think block
+    save_interval: PositiveInt = 20  # optimizer steps between committed checkpoints
 
     def per_worker_batch(self, num_workers: int) -> int:
         """Sequences per optimizer step in one learner worker."""

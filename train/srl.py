@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rollout.types import Problem
 from rollout.verifiers.step_similarity import StepSimilarityVerifier
 from train.data import Row
-from train.prompts import PromptRenderer, split_title
+from train.prompts import PromptRenderer
 from train.spec import SRLSpec
 
 
@@ -23,7 +23,7 @@ def srl_problems(rows: Sequence[Row], renderer: PromptRenderer, spec: SRLSpec) -
         for k, step in enumerate(steps):
             if k == last and spec.targets == "all_but_last":
                 continue
-            title, body = split_title(step) if spec.title_context else (None, step)
+            title, body = row.titled_step(k) if spec.title_context else (None, step)
             problems.append(
                 Problem(
                     id=f"{row.id}/step-{k + 1}",

@@ -1,5 +1,6 @@
 """One stage is one `TorchTrainer.fit()`; its result is a folder with a committed model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -7,14 +8,29 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rollout.pool import MAX_ATTEMPTS
 from train import checkpoint
-from train.loop import StageConfig, train_loop
+from train.loop import train_loop
 from train.spec import LearnerSpec
+from train.stage_events import acknowledged
+from train.stage_run import StageConfig
+from train.stop import JobStoppedError, StopRequest, run_until_told
 
 RESULT_FILE = "result.json"
 
 
-def run_stage(config: StageConfig, storage: Path) -> Path:
-    """Train the stage to its end and return its best checkpoint on validation rows."""
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage has to show when it is complete."""
+
+    path: Path  # of the best checkpoint
+    step: int  # of the stage
+    valid_reward: float | None  # None where nothing was validated (SFT)
+
+
+def run_stage(config: StageConfig, storage: Path, stop: StopRequest) -> StageResult:
+    """Train the stage to its end and return its best checkpoint on validation rows.
+
+    Raises JobStoppedError when a wish to stop ended it early, with its last step committed.
+    """
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"config": config},
@@ -22,13 +38,17 @@ def run_stage(config: StageConfig, storage: Path) -> Path:
         run_config=run_config(config.name, storage, config.job.learner),
         torch_config=TorchConfig(timeout_s=_patience_s(config)),
     )
-    trainer.fit()
+    tell = config.events.request_stop
+    run_until_told(trainer.fit, stop, lambda: acknowledged(tell.remote()))
     last = checkpoint.latest(config.folder)
     if last is None or last.step < config.stage.max_steps:
+        if last is not None and stop.requested:
+            raise JobStoppedError.at(config.name, last.step)
         raise RuntimeError(f"stage {config.name} ended without its last checkpoint")
-    best = config.folder / f"step-{last.state['best']['step']:06d}"
-    checkpoint.load(best)  # raises when its files disagree with its manifest
-    return best
+    best = last.state["best"][0]
+    path = checkpoint.step_folder(config.folder, best["step"])
+    checkpoint.load(path)  # raises when its files disagree with its manifest
+    return StageResult(path, best["step"], best["reward"])
 
 
 def _patience_s(config: StageConfig) -> int:

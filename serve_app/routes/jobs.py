@@ -96,22 +96,22 @@ def retrieve_job(job_id: str, caller: Calling, service: ServiceOf) -> dict[str, 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Stop the job for good, after its checkpoint is committed."""
-    return _change(service, caller.project_id, job_id, "cancel")
+    return _changed(service, caller.project_id, job_id, "cancel")
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: str, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Stop the job at a committed checkpoint, from which `resume` goes on."""
-    return _change(service, caller.project_id, job_id, "pause")
+    return _changed(service, caller.project_id, job_id, "pause")
 
 
 @router.post("/{job_id}/resume")
 def resume_job(job_id: str, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Let a paused job go on, by way of the queue."""
-    return _change(service, caller.project_id, job_id, "resume")
+    return _changed(service, caller.project_id, job_id, "resume")
 
 
-def _change(service: Service, project_id: str, job_id: str, what: str) -> dict[str, Any]:
+def change_job(service: Service, project_id: str, job_id: str, what: str) -> Job:
     """Cancel, pause or resume. A wrong state raises WrongStateError: 400, never retried."""
     with service.database.write() as session:
         job = find_job(session, job_id, project_id, lock=True)
@@ -119,7 +119,11 @@ def _change(service: Service, project_id: str, job_id: str, what: str) -> dict[s
             jobs.resume(session, job)
         else:
             jobs.request_stop(session, job, what)
-        session.flush()
-        answer = job_objects(service, session, [job])[0]
     service.manager.nudge()
-    return answer
+    return job
+
+
+def _changed(service: Service, project_id: str, job_id: str, what: str) -> dict[str, Any]:
+    job = change_job(service, project_id, job_id, what)
+    with service.database.read() as session:
+        return job_objects(service, session, [job])[0]

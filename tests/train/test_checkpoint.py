@@ -149,7 +149,8 @@ def test_the_latest_passes_over_a_checkpoint_when(tmp_path, damage):
 def test_prune_removes_every_checkpoint_but_the_kept_ones(tmp_path):
     for step in (1, 2, 3, 4):
         commit(tmp_path, step, {}, writer())
-    prune(tmp_path, {2, 4, 99})
+    assert prune(tmp_path, {2, 4, 99}) == [2, 4]
+    assert checkpoint.steps(tmp_path) == [2, 4]
     assert names(tmp_path) == ["step-000002", "step-000004"]
     assert latest(tmp_path).step == 4
 

@@ -65,6 +65,12 @@ def test_a_field_that_is_not_ours_rides_along_for_a_grader(tmp_path):
         (RIGHT | {"expert_steps": ["a", ""]}, "`expert_steps` entry 2", "''", "write some text"),
         (RIGHT | {"expert_steps": []}, "`expert_steps`", "[]", "leave it out"),
         (RIGHT | {"expert_steps": "a"}, "`expert_steps`", "'a'", "write a list of strings"),
+        (
+            RIGHT | {"expert_steps": "1. a\n3. b"},
+            "`expert_steps`: line 2 of its text",
+            "step 3 follows step 1",
+            "number every step from 1",
+        ),
         (RIGHT | {"expert_steps": [3]}, "`expert_steps` entry 1", "3", "write some text"),
         (
             RIGHT | {"expert_steps": ["a", "b"], "expert_thoughts": ["x"]},
@@ -153,3 +159,19 @@ def test_disjoint_files_pass_and_a_problem_may_stand_twice_in_one_file(tmp_path)
     other = {"messages": [{"role": "user", "content": "3 + 3?"}]}
     train, valid = written(tmp_path, RIGHT, RIGHT), written(tmp_path, other, name="valid.jsonl")
     check_disjoint({train: read_rows(train), valid: read_rows(valid)})
+
+
+def test_expert_steps_may_be_one_text_of_numbered_titled_steps(tmp_path):
+    text = "To solve it:\n\n1. **Add**: first 2 + 2: 4\n2. so it is: 4"
+    row = RIGHT | {"expert_steps": text, "expert_thoughts": ["x", "y"]}
+    (read,) = read_rows(written(tmp_path, row))
+    assert read.expert_steps == ("Add: first 2 + 2: 4", "so it is: 4")
+    assert [read.titled_step(k) for k in (0, 1)] == [
+        ("Add", "first 2 + 2: 4"),
+        (None, "so it is: 4"),
+    ]
+
+
+def test_in_a_list_of_steps_what_stands_before_a_colon_is_the_title(tmp_path):
+    (read,) = read_rows(written(tmp_path, RIGHT | {"expert_steps": ["Add: first 2: 4", "4"]}))
+    assert [read.titled_step(k) for k in (0, 1)] == [("Add", "first 2: 4"), (None, "4")]

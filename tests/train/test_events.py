@@ -130,3 +130,35 @@ def test_a_line_that_is_no_event_is_named_with_file_and_line(tmp_path):
     path.write_text('{"seq": 1}\n{"se{"seq": 3}\n')
     with pytest.raises(ValueError, match=r"events\.jsonl, line 2: is not an event"):
         read_events(path)
+
+
+def test_an_event_keeps_its_uid_when_the_log_is_rewound_or_opened_again(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for step in (1, 2, 3):
+        log.emit({"stage": "srl", "step": step})
+    first, _, _ = before = [event["uid"] for event in read_events(path)]
+    assert len(set(before)) == 3
+    log.rewind("srl", 1)
+    log.emit({"stage": "srl", "step": 2})
+    EventLog(path)
+    kept, taken_again = (event["uid"] for event in read_events(path))
+    assert kept == first
+    assert taken_again not in before
+
+
+def test_an_event_that_must_be_there_once_is_not_appended_again(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.emit({"type": "checkpoint", "stage": "srl", "step": 2, "path": "first"})
+    log.emit_once({"type": "checkpoint", "stage": "srl", "step": 2, "path": "again"})
+    log.emit_once({"type": "checkpoint", "stage": "srl", "step": 4, "path": "new"})
+    assert [event["path"] for event in read_events(path)] == ["first", "new"]
+
+
+def test_who_tells_its_phase_hears_of_a_wish_to_stop(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    assert not log.now("srl", 1, "sampling", 77)
+    log.request_stop()
+    assert log.now("srl", 2, "sampling", 77)
+    assert log.now("rlvr", 0, "sampling", 77)

@@ -76,3 +76,17 @@ def test_a_terminal_shows_bars_and_what_is_being_done_now(tmp_path):
     text = shown(tmp_path, STEP, terminal=True)
     assert "1/4" in text
     assert "srl after step 1: sampling" in text
+
+
+def test_a_step_of_the_warm_start_shows_its_loss(tmp_path):
+    step = {
+        "type": "metrics",
+        "stage": "sft",
+        "message": "Step 1/4",
+        "total_steps": 4,
+        "step": 1,
+        "loss": 2.5,
+        "num_tokens": 300,
+        "timing": {"step": {"full_iteration": 2.0}},
+    }
+    assert "sft Step 1/4: loss 2.500, 150 tok/s, about 6 s left" in shown(tmp_path, step)

@@ -6,10 +6,9 @@ Runs where ray is connected; starts the job's own engines and verifiers and stop
 import random
 import time
 from statistics import fmean
-from typing import Any
 
 from rollout.collector import score_groups
-from rollout.types import Problem, RolloutGroup, Verifier
+from rollout.types import Problem, RolloutGroup
 from train.auto.facts import ModelFacts
 from train.selection.cost import Work, turn_work
 from train.selection.ranking import Measurement
@@ -84,7 +83,7 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
     )
 
 
-def _grader(spec: JobSpec) -> Verifier:
-    grader: Any = spec.grader
-    assert grader is not None, "the rows of a selection are graded"
-    return grader
+def _grader(spec: JobSpec):
+    from train.stage_run import job_grader
+
+    return job_grader(spec)
