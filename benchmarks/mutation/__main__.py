@@ -172,7 +172,7 @@ def main() -> int:
     files = [args.out / f"{name}.json" for name in TARGETS]
     results = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
     target = args.report or args.out / "mutation.md"
-    target.write_text(render(results), encoding="utf-8")
+    target.write_text(render(results, TARGETS), encoding="utf-8")
     problems = unexplained(results)
     print("\n".join([*problems, f"{target} written"]))
     return 1 if problems else 0

@@ -1,6 +1,7 @@
 """The mutation report, and what in it is not as it should be."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def unexplained(results: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
-def render(results: list[dict[str, Any]]) -> str:
-    """The page, in Markdown."""
+def render(results: list[dict[str, Any]], modules: Iterable[str]) -> str:
+    """The page, in Markdown. Of `modules`, those without a result are said to be missing."""
     total = sum(result["mutants"] for result in results)
     left = sum(len(result["survivors"]) for result in results)
     lines = [
@@ -52,15 +53,17 @@ def render(results: list[dict[str, Any]]) -> str:
             f"| `{result['module']}` | {result['mutants']} | {killed} | {survivors} "
             f"| {result['commit']} |"
         )
+    done = {result["module"] for result in results}
+    lines += [f"| `{name}` | not run | | | |" for name in modules if name not in done]
     lines += [
         "",
         "The tool is the repository's own: mutmut 3 changes bodies of undecorated functions",
     ]
     lines += [
         "only, and here thresholds, defaults and validators matter as much.",
-        "",
-        "## Survivors",
     ]
+    if left:
+        lines += ["", "## Survivors"]
     reasons = explained()
     for result in results:
         if not result["survivors"]:
