@@ -138,8 +138,8 @@ class JobManager:
             self._ray_jobs.submit(
                 submission(self._settings, job, attempt.submission_id, secret_values)
             )
-        except Exception as error:  # told to the client, then to the operator
-            message = f"The job could not be launched yet: {error}"
+        except Exception:  # that it failed is told to the client, how it did to the operator
+            message = "The job could not be launched yet, and is tried again"
             key = f"not-launched:{attempt.number}"
             with self._database.write() as session:
                 if (found := locked(session, attempt.submission_id)) is not None:
@@ -194,7 +194,7 @@ class JobManager:
             return
         report = read_report(job)
         if report is None:
-            reason = f"its driver succeeded, but {job.out} holds no report"
+            reason = "its driver succeeded, but left no report"
             self._end(job, submission_id, AttemptEnd("failed", reason))
             return
         forget_secrets(self._settings, job_id)

@@ -71,10 +71,11 @@ def test_a_job_whose_rows_are_bad_fails_with_the_first_bad_lines_as_events(world
 
 def test_rows_that_could_not_be_checked_are_checked_again_and_at_last_the_job_fails(world):
     job_id = world.create()
-    world.prepared[job_id] = OSError("the storage does not answer")
+    world.prepared[job_id] = OSError(f"{world.settings.data}/files does not answer")
     world.manager.step()
     assert world.job(job_id).status == "validating_files"
-    assert "the storage does not answer" in world.messages(job_id)[-1]
+    assert "could not be checked (OSError)" in world.messages(job_id)[-1]
+    assert str(world.settings.data) not in world.messages(job_id)[-1], "paths stay in the log"
     world.manager.step()
     assert world.num_prepared == 1, "not before the delay is over"
     job = world.until(job_id, "failed", seconds=100)
@@ -272,6 +273,21 @@ def test_a_launch_that_fails_is_told_and_tried_again(world):
     world.ray.down = False
     world.until(job_id, "succeeded")
     assert world.ray.submitted == [f"{job_id}-1"]
+
+
+def test_why_a_launch_failed_is_the_operators_to_know(world, monkeypatch):
+    job_id = world.create()
+    world.manager.step()
+    reason = f"{world.settings.data}/secret.key is gone"
+
+    def submit(submission):
+        raise OSError(reason)
+
+    monkeypatch.setattr(world.ray, "submit", submit)
+    world.manager.step()
+    assert world.manager.errors[job_id] == reason
+    assert "could not be launched" in world.messages(job_id)[-1]
+    assert not any(reason in message for message in world.messages(job_id))
 
 
 def test_a_job_sent_by_ray_job_submit_is_shown_to_the_project_of_the_settings(world, tmp_path):
