@@ -7,6 +7,7 @@ import pytest
 from serve.manager_world import PROJECT, World, spec
 from serve_app.preparation import Preparation
 from serve_app.ray_jobs import Submission
+from serve_app.secrets import SecretKeyError
 from serve_app.store.jobs import checkpoints, list_jobs, list_models
 from serve_app.store.tables import StoredFile
 
@@ -373,3 +374,15 @@ def test_two_managers_at_once_do_no_harm(world):
         assert len({e.message for e in events}) == len(events), "nothing is told twice"
     with world.database.read() as session:
         assert session.query(StoredFile).count() == 3
+
+
+def test_a_job_can_be_stopped_although_its_projects_secrets_cannot_be_read(world, monkeypatch):
+    job_id = world.create()
+    world.until(job_id, "running")
+
+    def lost(_):
+        raise SecretKeyError("secret.key is gone")
+
+    monkeypatch.setattr(world.manager, "_secrets_of", lost)
+    world.ask(job_id, "cancel")
+    assert world.until(job_id, "cancelled").error is None
