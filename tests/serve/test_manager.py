@@ -386,3 +386,17 @@ def test_a_job_can_be_stopped_although_its_projects_secrets_cannot_be_read(world
     monkeypatch.setattr(world.manager, "_secrets_of", lost)
     world.ask(job_id, "cancel")
     assert world.until(job_id, "cancelled").error is None
+
+
+def test_words_that_no_store_takes_end_a_job_all_the_same(world):
+    bad = world.create()
+    line = {"line": 1, "message": "`message\0s` is an unknown field, \ud83d"}
+    error = {"code": "invalid_training_file", "message": line["message"], "param": None}
+    world.prepared[bad] = Preparation(error=error, bad_lines=[line])
+    assert world.until(bad, "failed").error["message"].endswith("field, ?")
+    assert "`message\ufffds` is an unknown field, ?" in world.messages(bad)
+    crashed = world.create()
+    world.until(crashed, "running")
+    world.ray.end_driver(f"{crashed}-1", 1, "error: \0 is not a number")
+    world.until(crashed, "queued")
+    assert "\ufffd is not a number" in (world.attempts(crashed)[0].reason or "")
