@@ -50,6 +50,7 @@ def start(request: Request, dashboard: str | None) -> None:
     """Deploy the application, or a newer one in its place, and return when it runs."""
     import ray
     from ray import serve
+    from ray.exceptions import RayActorError
 
     record = read_record(request.settings.data)
     if record is None:
@@ -74,7 +75,7 @@ def start(request: Request, dashboard: str | None) -> None:
         serve.start(
             proxy_location="HeadOnly", http_options={"host": request.host, "port": request.port}
         )
-    except (ray.exceptions.RayActorError, TimeoutError) as error:
+    except (RayActorError, TimeoutError) as error:
         # On a busy machine Serve may replace the first proxy; whether one answers is asked later.
         print(f"The HTTP proxy was slow to start: {error}")
     serve.run(_build(request), name=APP_NAME, route_prefix="/", blocking=False)

@@ -211,6 +211,8 @@ def prepare_on_ray(settings: Settings, job_id: str) -> Preparation:
     call = task.remote(settings, job_id, cluster_resources())
     try:
         return ray.get(call, timeout=PREPARE_DEADLINE_S)
+    except ray.exceptions.RayTaskError as error:  # pyright: ignore[reportAttributeAccessIssue]
+        raise error.cause from None  # its own text is a trace through this machine
     except ray.exceptions.GetTimeoutError:  # pyright: ignore[reportAttributeAccessIssue]
         ray.cancel(call, force=True)
         raise TimeoutError(

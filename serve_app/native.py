@@ -45,9 +45,8 @@ def on_ray(
     import ray
 
     settings = service.settings
-    task = ray.remote(_in_worker).options(
-        num_cpus=0,
-        max_calls=1,
+    # max_calls: the worker ends with the task, and with it the secrets in its environment.
+    task = ray.remote(num_cpus=0, max_calls=1)(_in_worker).options(
         name=f"{function}:{caller.project_id}",
         runtime_env={"env_vars": settings.grader_environment},
     )

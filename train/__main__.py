@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from train import secrets
 from train.claim import BUSY_EXIT_CODE, FolderBusyError
 from train.data import DataError
 from train.plan import steps_planned
@@ -41,6 +42,8 @@ def main() -> int:
     # Until a stage's workers are placed; then Ray Train says what it waited for.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if secrets.SECRETS_FILE_VARIABLE in os.environ:  # Ray's hook does this for the workers alone
+        secrets.load()
     try:
         spec = load_spec(args.spec, args.set)
         from train.preflight import check_cluster, check_job

@@ -1,7 +1,7 @@
 """Secrets of a job's owner: environment variables of the job's processes, and nowhere else.
 
 The dashboard shows a Ray job's environment, so that one holds only the name of a file that nobody
-else can read. Ray calls `load` in every process of the job, the driver's supervisor included, as
+else can read. The driver calls `load`, and Ray calls it in every worker of the job, as its
 `worker_process_setup_hook`.
 """
 

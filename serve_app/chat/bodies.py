@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rollout.live import SamplingExtras
 from serve_app.chat.types import ChatModel, ChatRequest
@@ -19,7 +19,16 @@ _TEXT_ONLY = "models here read and write text only; leave it out"
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Stop = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _listed(value: Any) -> Any:
+    """One text may stand for a list of one. Done here, an error names the field and no union."""
+    return [value] if isinstance(value, str) else value
+
+
+def _in_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 class StreamOptions(Request):
@@ -50,7 +59,11 @@ class Message(Request):
         "annotations": _NO_USE,
     }
     role: Literal["system", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Annotated[
+        list[TextPart],
+        BeforeValidator(_in_parts),
+        Field(min_length=1, description="A string, or a list of text parts."),
+    ]
     reasoning_content: str | None = None  # of earlier answers: never part of a prompt, as trained
     tool_calls: Any = None
     tool_call_id: Any = None
@@ -68,9 +81,7 @@ class Message(Request):
 
     def plain(self) -> dict[str, str]:
         """As chat templates take it."""
-        parts = self.content if isinstance(self.content, list) else [self.content]
-        text = "".join(part if isinstance(part, str) else part.text for part in parts)
-        return {"role": self.role, "content": text}
+        return {"role": self.role, "content": "".join(part.text for part in self.content)}
 
 
 class TextFormat(Request):
@@ -87,7 +98,10 @@ class Sampled(Request):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Annotated[
+        Annotated[list[Text], Field(max_length=4, description="A string, or up to 4.")] | None,
+        BeforeValidator(_listed),
+    ] = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -116,7 +130,6 @@ class Sampled(Request):
         max_tokens: int | None,
         top_logprobs: int | None,
     ) -> ChatRequest:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ChatRequest(
             id=request_id,
             model=model,
@@ -131,7 +144,7 @@ class Sampled(Request):
                 seed=self.seed,
                 top_logprobs=top_logprobs,
             ),
-            stop=tuple(stop),
+            stop=tuple(self.stop or ()),
             stream=bool(self.stream),
         )
 
@@ -216,12 +229,11 @@ class CompletionBody(Sampled):
         **_REFUSED,
         "suffix": "models here only continue; leave it out",
     }
-    prompt: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[
-            list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)
-        ]
-    )
+    prompt: Annotated[
+        list[Text],
+        BeforeValidator(_listed),
+        Field(min_length=1, max_length=MAX_PROMPTS, description="A string, or several."),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: Literal[False] | None = None  # not implemented
     best_of: Literal[1] | None = None  # not implemented: ask for `n` and choose
@@ -229,21 +241,16 @@ class CompletionBody(Sampled):
 
     @model_validator(mode="after")
     def _is_not_too_much(self) -> "CompletionBody":
-        if len(self.prompts) * (self.n or 1) > MAX_ROLLOUTS:
+        if len(self.prompt) * (self.n or 1) > MAX_ROLLOUTS:
             raise ParamError("n", f"times the prompts is above {MAX_ROLLOUTS}")
         return self
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The texts to continue."""
-        return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
 
     def request(self, request_id: str, model: ChatModel) -> ChatRequest:
         """The call in the engines' words."""
         return self._request(
             request_id,
             model,
-            self.prompts,
+            tuple(self.prompt),
             max_tokens=self.max_tokens or DEFAULT_COMPLETION_TOKENS,
             top_logprobs=self.logprobs,
         )

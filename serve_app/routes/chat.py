@@ -4,59 +4,39 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
 
 from serve_app.auth import Calling
-from serve_app.chat.bodies import ChatBody, CompletionBody, Sampled
+from serve_app.chat.bodies import ChatBody, CompletionBody
 from serve_app.chat.models import chat_model
 from serve_app.chat.types import ChatModel, ChatRequest, Chunk, Failure, Item
 from serve_app.chat.wire import Answer, Pieces, whole_answer
 from serve_app.context import Service, ServiceOf
 from serve_app.errors import ApiError, bad_request, not_found
 from serve_app.ids import new_id
-from serve_app.request_types import RequestError, parse_request
 
 router = APIRouter(tags=["chat"])
 
 
-def _documented(model: type[Sampled]) -> dict[str, Any]:
-    """The body's schema for /openapi.json. It is parsed by hand, for errors that name the field."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-@router.post("/chat/completions", openapi_extra=_documented(ChatBody))
-async def create_chat_completion(
-    body: Annotated[Any, Body()], service: ServiceOf, caller: Calling
-) -> Response:
+@router.post("/chat/completions")
+async def create_chat_completion(body: ChatBody, service: ServiceOf, caller: Calling) -> Response:
     """Answer a conversation. A model trained stepwise runs its step loop here, as in training."""
-    parsed: ChatBody = _parse(ChatBody, body)
-    model = await run_in_threadpool(_find, service, caller.project_id, parsed.model)
-    request = parsed.request(new_id("chatcmpl-"), model)
-    return await _answer(service, request, include_usage=parsed.include_usage)
+    model = await run_in_threadpool(_find, service, caller.project_id, body.model)
+    request = body.request(new_id("chatcmpl-"), model)
+    return await _answer(service, request, include_usage=body.include_usage)
 
 
-@router.post("/completions", openapi_extra=_documented(CompletionBody))
-async def create_completion(
-    body: Annotated[Any, Body()], service: ServiceOf, caller: Calling
-) -> Response:
+@router.post("/completions")
+async def create_completion(body: CompletionBody, service: ServiceOf, caller: Calling) -> Response:
     """Continue raw texts: one generation each, no chat template."""
-    parsed: CompletionBody = _parse(CompletionBody, body)
-    model = await run_in_threadpool(_find, service, caller.project_id, parsed.model)
-    request = parsed.request(new_id("cmpl-"), model)
-    return await _answer(service, request, include_usage=parsed.include_usage)
-
-
-def _parse(model: type[Sampled], body: Any) -> Any:
-    try:
-        return parse_request(model, body)
-    except RequestError as error:
-        raise bad_request(error.message, param=error.param, code=error.code) from None
+    model = await run_in_threadpool(_find, service, caller.project_id, body.model)
+    request = body.request(new_id("cmpl-"), model)
+    return await _answer(service, request, include_usage=body.include_usage)
 
 
 def _find(service: Service, project_id: str, name: str) -> ChatModel:

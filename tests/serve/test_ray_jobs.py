@@ -13,11 +13,13 @@ import ray
 from conftest import ROOT
 
 from serve_app import ray_head
-from serve_app.manager import RayManagerLink, ensure_manager
+from serve_app.manager import RayManagerLink, ensure_manager, prepare_on_ray
 from serve_app.processes import kill_all, of_service
 from serve_app.ray_jobs import RayJob, RayJobsClient, RayUnavailableError, Submission
 from serve_app.record import ray_token_file
 from serve_app.settings import Settings
+from serve_app.store.database import Database
+from serve_app.store.migrate import migrate
 from train import secrets
 
 DEADLINE_S = 120
@@ -135,9 +137,9 @@ def test_secrets_reach_the_driver_and_its_workers_and_no_one_else_is_told_them(
     path = tmp_path / "secrets.json"
     secrets.write(path, {"HF_TOKEN": "hf_made_up"})
     code = (
-        "import os, ray; ray.init(log_to_driver=False); "
+        "import os, ray; from train import secrets; secrets.load(); ray.init(log_to_driver=False); "
         "task = ray.remote(lambda: os.environ['HF_TOKEN'][:2]); "
-        "print('seen:', os.environ['HF_TOKEN'][:2], ray.get(task.remote())); "
+        "print('seen:', os.environ['HF_TOKEN'][:2], ray.get(task.remote()))"
     )
     jobs.submit(
         submission(
@@ -157,6 +159,12 @@ def test_secrets_reach_the_driver_and_its_workers_and_no_one_else_is_told_them(
 def test_a_cluster_that_does_not_answer_is_told_apart_from_a_job_that_is_not_known():
     with pytest.raises(RayUnavailableError, match="get_job_info"):
         RayJobsClient("http://127.0.0.1:9").status("x")
+
+
+def test_what_went_wrong_in_a_preparation_is_told_without_a_trace(jobs, settings):
+    migrate(Database(settings.store_url))
+    with pytest.raises(LookupError, match=r"^'?there is no job ftjob-none in the store"):
+        prepare_on_ray(settings, "ftjob-none")
 
 
 def test_there_is_one_manager_which_comes_back_when_killed_and_follows_new_settings(jobs, settings):
