@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 from serve_app.azure import AzurePaths
+from serve_app.body_guard import BodyGuard
 from serve_app.context import Service
 from serve_app.errors import install
 from serve_app.routes import (
@@ -66,6 +67,7 @@ def create_api(service: Service, *, request_id_header: bool = True) -> FastAPI:
         app.include_router(router, prefix="/v1")
     app.include_router(native.router, include_in_schema=False)
     app.include_router(health.router)
-    app.add_middleware(AzurePaths)
+    app.add_middleware(BodyGuard)
+    app.add_middleware(AzurePaths)  # outside the guard, which knows the usual paths
     install(app, request_id_header=request_id_header)
     return app

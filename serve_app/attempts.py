@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from serve_app.job_state import JobStatus
 from serve_app.ray_jobs import RayJob
 from serve_app.retry import RetryPolicy
+from serve_app.store.events import storable
 from serve_app.store.jobs import attempts, get_job, set_status
 from serve_app.store.tables import Attempt, Job
 from train.claim import BUSY_EXIT_CODE
@@ -83,7 +84,7 @@ def close(
     attempt ended. An attempt that nobody here stopped, `ray job stop` did: the job is paused.
     """
     attempt.status, attempt.ended_at = end.status, int(now)
-    attempt.reason = end.reason[:MAX_REASON_CHARS]
+    attempt.reason = storable(end.reason[:MAX_REASON_CHARS])
     steps = f"{job.steps_done} of {job.steps_planned} steps done"
     if job.requested == "cancel":
         set_status(session, job, JobStatus.CANCELLED, message=f"The job was cancelled; {steps}")

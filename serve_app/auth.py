@@ -1,6 +1,6 @@
 """Who calls: the key of a request, and the limits of that key.
 
-Every route except health, the documentation and the job page takes a `Calling` parameter.
+Every route except health and the documentation takes a `Calling` parameter.
 """
 
 from collections.abc import Iterator

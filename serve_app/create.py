@@ -140,7 +140,7 @@ def _check_names(service: Service, session: Session, caller: Caller, body: Creat
     for field in FILE_FIELDS:
         if (file_id := getattr(body, field)) is None:
             continue
-        file = get_file(session, file_id, caller.project_id)
+        file = get_file(session, file_id, caller.project_id, keep=True)
         if file is None:
             raise bad_request(
                 f"{field}: there is no file {file_id!r}; POST /v1/files makes one",

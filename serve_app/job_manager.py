@@ -29,6 +29,7 @@ from serve_app.results import (
     results_name,
 )
 from serve_app.retry import RetryPolicy
+from serve_app.secrets import SecretKeyError
 from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.events import add_event
@@ -138,8 +139,8 @@ class JobManager:
             self._ray_jobs.submit(
                 submission(self._settings, job, attempt.submission_id, secret_values)
             )
-        except Exception as error:  # told to the client, then to the operator
-            message = f"The job could not be launched yet: {error}"
+        except Exception:  # that it failed is told to the client, how it did to the operator
+            message = "The job could not be launched yet, and is tried again"
             key = f"not-launched:{attempt.number}"
             with self._database.write() as session:
                 if (found := locked(session, attempt.submission_id)) is not None:
@@ -194,7 +195,7 @@ class JobManager:
             return
         report = read_report(job)
         if report is None:
-            reason = f"its driver succeeded, but {job.out} holds no report"
+            reason = "its driver succeeded, but left no report"
             self._end(job, submission_id, AttemptEnd("failed", reason))
             return
         forget_secrets(self._settings, job_id)
@@ -217,15 +218,25 @@ class JobManager:
 
     def _end(self, job: Job, submission_id: str, end: AttemptEnd) -> None:
         """Enter the end of an attempt that did not succeed."""
-        reason = end.reason
-        for value in (self._secrets_of(job.project_id) if job.project_id else {}).values():
-            reason = reason.replace(value, "***")  # a library may print what it was given
+        reason = self._without_secrets(job, end.reason)
         forget_secrets(self._settings, job.id)
         self._stop_asked.pop(submission_id, None)
         with self._database.write() as session:
             if (found := locked(session, submission_id)) is not None:
                 hidden = AttemptEnd(end.status, reason)
                 close(session, *found, hidden, self._policy, self._now())
+
+    def _without_secrets(self, job: Job, text: str) -> str:
+        """A driver's words with its secrets hidden: a library may print what it was given."""
+        try:
+            values = self._secrets_of(job.project_id).values() if job.project_id else ()
+        except SecretKeyError:
+            # Acceptable: the attempt must end all the same, and launching it again says why not.
+            _log.exception("the secrets of %s cannot be hidden in how it ended", job.id)
+            return "why is not told: the project's secrets cannot be read"
+        for value in values:
+            text = text.replace(value, "***")
+        return text
 
     def _stop_strays(self) -> None:
         """Stop Ray jobs of ours whose attempt has ended: launched in the moment of its end."""

@@ -88,16 +88,8 @@ class ManagerActor:
             trouble = "the manager's loop has ended"
         elif age_s > STALE_AFTER_S:
             trouble = f"the manager's last pass ended {age_s:.0f} s ago"
-        errors = self.errors()
-        general = {what: text for what, text in errors.items() if what in (ADMISSION, STRAYS)}
-        told = [trouble] if trouble else [f"{what}: {text}" for what, text in general.items()]
-        if len(errors) > len(general):  # no job's own words: anybody may ask for a service's health
-            told.append(f"{len(errors) - len(general)} jobs have trouble: see the manager's log")
-        return {
-            "ok": trouble is None and not general,  # one job's trouble is not the service's
-            "detail": "; ".join(told) or "jobs are looked after",
-            "last_pass_age_s": round(age_s, 3),
-        }
+        ok, detail = told_of(trouble, self.errors())
+        return {"ok": ok, "detail": detail, "last_pass_age_s": round(age_s, 3)}
 
     def _loop(self) -> None:
         while True:
@@ -110,8 +102,22 @@ class ManagerActor:
             except Exception as error:
                 if self._error is None:
                     _log.exception("a pass failed; the next ones are tried")
-                self._error = f"{type(error).__name__}: {error}"
+                self._error = f"the last pass failed: {type(error).__name__}"
             self._ended_at = time.monotonic()
+
+
+def told_of(trouble: str | None, errors: Mapping[str, str]) -> tuple[bool, str]:
+    """(whether the manager works, what anybody may be told of it): no error's own words.
+
+    Those could hold a job's rows, or the store's address. One job's trouble is not the service's.
+    """
+    general = [what for what in errors if what in (ADMISSION, STRAYS)]
+    told = [trouble] if trouble else [f"{what}: in trouble" for what in general]
+    if len(errors) > len(general):
+        told.append(f"{len(errors) - len(general)} jobs have trouble")
+    if told:
+        told.append("see the manager's log")
+    return trouble is None and not general, "; ".join(told) or "jobs are looked after"
 
 
 class RayManagerLink:
@@ -139,7 +145,8 @@ class RayManagerLink:
         # Acceptable: that is the answer.
         except Exception as error:
             self._actor = None  # made again at the next question, if it is gone
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            _log.warning("the job manager does not answer: %s", error)
+            reason = type(error).__name__
             return {"ok": False, "detail": f"the job manager does not answer: {reason}"}
 
     def _reach(self) -> Any:

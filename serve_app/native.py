@@ -19,6 +19,7 @@ from serve_app.ids import new_id
 from serve_app.keys import Caller
 from serve_app.native_schemas import MAX_CANDIDATES, GenerateExamples, RowsOrFile, SelectModel
 from serve_app.prepare_error import PrepareError
+from serve_app.preview import PREVIEW
 from serve_app.request_types import RequestError
 from serve_app.schemas import CreateJob, StartTraining
 from serve_app.settings import Settings
@@ -28,7 +29,6 @@ from serve_app.store.tables import Job
 from serve_app.store.throughput import measured_throughput
 
 ESTIMATE_DEADLINE_S, SELECT_DEADLINE_S = 300.0, 1800.0
-PREVIEW = 10  # rows
 EXAMPLES_NAME, PURPOSE = "examples.jsonl", "fine-tune"
 
 # run(service, caller, deadline_s, name of a function of native_work, arguments) -> its result.
@@ -160,25 +160,6 @@ def generate_examples(
         "num_unknown": made["num_unknown"],
         "message": made["summary"],
         "examples": made["rows"][:PREVIEW],
-    }
-
-
-def preview_examples(service: Service, caller: Caller, file_id: str) -> dict[str, Any]:
-    """The first rows of a file of examples. Raises RequestError for a file that is not there."""
-    with _folder(service) as folder:
-        path = _fetched(service, caller, file_id, folder, "file_id")
-        rows = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    try:
-        shown = [json.loads(line) for line in rows[:PREVIEW]]
-    except ValueError:
-        raise RequestError(
-            f"file_id: {file_id!r} holds no rows; name a file of examples", "file_id"
-        ) from None
-    return {
-        "object": "fine_tuning.examples",
-        "file_id": file_id,
-        "examples_generated": len(rows),
-        "examples": shown,
     }
 
 

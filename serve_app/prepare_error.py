@@ -48,10 +48,15 @@ def example(line: int, message: str) -> str:
 def from_data_error(error: DataError, uses: Mapping[Path, str]) -> PrepareError:
     """`uses` says what each local file is for; paths of this machine are not told."""
     use = uses.get(error.path, "training") if error.path else "training"
-    made = bad_lines(use, error.lines)
-    text = made.message if error.lines else str(error)
-    for path, name in uses.items():
-        text = text.replace(str(path), f"the {name} file")
+
+    def without_paths(text: str) -> str:
+        for path, name in uses.items():
+            text = text.replace(str(path), f"the {name} file")
+        return text
+
+    lines = [BadLine(bad.line, without_paths(bad.message)) for bad in error.lines]
+    made = bad_lines(use, lines)
+    text = made.message if lines else without_paths(str(error))
     return PrepareError(made.code, text, made.param, made.lines)
 
 

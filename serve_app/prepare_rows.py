@@ -46,7 +46,7 @@ def file_kind(path: Path) -> str | None:
                 if "preferred_output" in raw or "non_preferred_output" in raw:
                     return "preferences"
                 role = raw["messages"][-1]["role"]
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 return None  # the reader names the line and what is wrong with it
             return {"user": "problems", "assistant": "conversations"}.get(role)
     return None

@@ -45,7 +45,7 @@ class Request(BaseModel):
     implemented, with what to do instead; only null is accepted there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     refusals: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")

@@ -186,7 +186,9 @@ class RayChatLink:
         try:
             state = self._handle.health.remote().result(timeout_s=HEALTH_DEADLINE_S)
         except Exception as error:
-            # Told: that is what health is for.
-            return {"ok": False, "detail": f"the chat deployment does not answer: {error!r}"[:300]}
+            # Told: that is what health is for. Its own words may name addresses: they are logged.
+            log.warning("the chat deployment does not answer: %r", error)
+            reason = type(error).__name__
+            return {"ok": False, "detail": f"the chat deployment does not answer: {reason}"}
         running = sum(engine["state"] != "empty" for engine in state["engines"])
         return {"ok": True, "detail": f"{running} engines of {len(state['engines'])}", **state}

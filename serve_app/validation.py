@@ -1,10 +1,12 @@
 """Has new jobs checked, and enters what came of it. The checking itself is `prepare`'s."""
 
+import logging
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from sqlalchemy.orm import Session
 
+from serve_app.fair_threads import FairThreads
 from serve_app.job_state import JobStatus
 from serve_app.preparation import Preparation
 from serve_app.store.database import Database
@@ -15,6 +17,7 @@ from serve_app.store.tables import Job
 Prepare = Callable[[str], Preparation]  # from a job's id; raises what is not the user's to mend
 MAX_BAD_LINES = 20  # told as events
 RETRY_DELAY_S = 5.0  # doubles
+_log = logging.getLogger(__name__)
 
 
 class Validation:
@@ -30,7 +33,7 @@ class Validation:
     ) -> None:
         self._database, self._prepare, self._now = database, prepare, now
         self._max_tries = max_tries
-        self._threads = ThreadPoolExecutor(threads, "prepare") if threads else None
+        self._threads = FairThreads(threads, "prepare") if threads else None
         self._running: dict[str, Future[Preparation]] = {}
         self._failed: dict[str, tuple[int, float]] = {}  # job id -> (tries, when to try again)
 
@@ -39,7 +42,7 @@ class Validation:
         if job.id not in self._running:
             if self._now() < self._failed.get(job.id, (0, 0.0))[1]:
                 return
-            self._running[job.id] = self._begin(job.id)
+            self._running[job.id] = self._begin(job)
         if not self._running[job.id].done():
             return
         future = self._running.pop(job.id)
@@ -57,15 +60,16 @@ class Validation:
 
     def forget_all_but(self, ids: Collection[str]) -> None:
         """Drop what is kept of jobs that have ended."""
-        self._running = {k: v for k, v in self._running.items() if k in ids}
+        for job_id in self._running.keys() - set(ids):
+            self._running.pop(job_id).cancel()  # nothing, once it has begun
         self._failed = {k: v for k, v in self._failed.items() if k in ids}
 
-    def _begin(self, job_id: str) -> Future[Preparation]:
+    def _begin(self, job: Job) -> Future[Preparation]:
         if self._threads is not None:
-            return self._threads.submit(self._prepare, job_id)
+            return self._threads.submit(job.project_id, lambda: self._prepare(job.id))
         done: Future[Preparation] = Future()
         try:
-            done.set_result(self._prepare(job_id))
+            done.set_result(self._prepare(job.id))
         except Exception as error:
             done.set_exception(error)
         return done
@@ -73,7 +77,12 @@ class Validation:
     def _enter_trouble(self, session: Session, job: Job, error: Exception) -> None:
         """Not the job's fault: a worker died, the storage did not answer. Tried again, said so."""
         tries = self._failed.get(job.id, (0, 0.0))[0] + 1
-        message = f"The job's files could not be checked: {type(error).__name__}: {error}"
+        # The error's own words hold paths of the service and belong into its log.
+        _log.warning("the files of %s could not be checked", job.id, exc_info=error)
+        message = (
+            f"The job's files could not be checked ({type(error).__name__}); the service's log "
+            "has the reason"
+        )
         if tries >= self._max_tries:
             told = {"code": "server_error", "message": message, "param": None}
             set_status(session, job, JobStatus.FAILED, message=message, error=told)

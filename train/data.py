@@ -122,11 +122,26 @@ def check_disjoint(files: dict[Path, list[Row]]) -> None:
                 )
 
 
+def _check_characters(raw: object) -> None:
+    """Raises ValueError for a text that no tokenizer takes and no file can be written with."""
+    try:
+        json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "holds half a character, an escape from \\ud800 to \\udfff without its other half; "
+            "write the whole character"
+        ) from None
+
+
 def _parse_row(line: str, row_id: str, kind: RowKind) -> Row:
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply to be read; make it flatter") from None
+    if "\\ud" in line.lower():
+        _check_characters(raw)
     if not isinstance(raw, dict):
         raise ValueError(f"holds a {type(raw).__name__}; write an object with `messages`")
     for name in raw.keys() - set(FIELDS):

@@ -169,7 +169,7 @@ def sample_of(rollout: Rollout) -> dict[str, Any]:
 class Grader(BaseModel, ABC):
     """Base of the graders: a frozen record of settings that knows how to grade."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def concurrency(self) -> int:
         """Calls of `grade` that may run at once in threads of one process."""

@@ -34,14 +34,14 @@ class MultiGrader(Grader):
         if isinstance(graders, dict) and "type" in graders:
             graders = [graders]
         if isinstance(graders, list):
-            parsed = [parse_grader(raw) for raw in graders]
+            parsed = [_part("a grader", raw) for raw in graders]
             names = [str(getattr(grader, "name", "")) for grader in parsed]
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise ValueError(f"two graders are named {twice[0]!r}: give each its own name")
             return dict(zip(names, parsed, strict=True))
         if isinstance(graders, dict):
-            return {str(name): parse_grader(raw) for name, raw in graders.items()}
+            return {str(name): _part(repr(name), raw) for name, raw in graders.items()}
         raise ValueError(f"graders is a {type(graders).__name__}: write a mapping of graders")
 
     @model_validator(mode="after")
@@ -104,3 +104,11 @@ class MultiGrader(Grader):
             usage=usage,
             sampled_model_name=sampled[0] if sampled else None,
         )
+
+
+def _part(what: str, raw: Any) -> BaseModel:
+    """One of its graders. Raises ValueError for a multi grader before looking into it: they could
+    stand in each other without end."""
+    if isinstance(raw, dict) and raw.get("type") == "multi":
+        raise ValueError(f"{what} is a multi grader inside another: put them into one")
+    return parse_grader(raw)

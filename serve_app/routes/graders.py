@@ -1,7 +1,6 @@
 """/v1/fine_tuning/alpha/graders: check a grader, and run it over one sample."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,11 +10,12 @@ from rollout.verifiers.grader_run import run_grader
 from rollout.verifiers.registry import GraderSpecError, parse_grader
 from serve_app.auth import Calling
 from serve_app.errors import bad_request
+from serve_app.fair_threads import FairThreads
 
 router = APIRouter(prefix="/fine_tuning/alpha/graders", tags=["graders"])
 # A grader may take minutes. More of them than these threads wait, and leave the threads that answer
 # everything else alone.
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="grader")
+_threads = FairThreads(4, "grader")
 
 
 class _Body(BaseModel):
@@ -55,7 +55,7 @@ def validate_grader(body: ValidateGrader, caller: Calling) -> dict[str, Any]:
 @router.post("/run")
 async def run(body: RunGrader, caller: Calling) -> dict[str, Any]:
     """Judge one sample. A grader that fails is no HTTP error: `metadata.errors` says how."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, _run, body)
+    return await asyncio.wrap_future(_threads.submit(caller.project_id, lambda: _run(body)))
 
 
 def _run(body: RunGrader) -> dict[str, Any]:

@@ -6,17 +6,18 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter
 
-from serve_app import native, wire
+from serve_app import native, preview, wire
 from serve_app.auth import Calling
 from serve_app.context import ServiceOf
 from serve_app.create import Attempted
 from serve_app.errors import unavailable
+from serve_app.fair_threads import FairThreads
+from serve_app.keys import Caller
 from serve_app.native_schemas import GenerateExamples, SelectModel
 from serve_app.routes.files import find_file
 from serve_app.routes.jobs import (
@@ -33,7 +34,7 @@ router = APIRouter(tags=["native"])  # under /v1, and under no prefix
 fine_tuning = APIRouter(prefix="/fine_tuning", tags=["jobs"])  # under /v1
 # These calls wait for work on the cluster, perhaps for minutes. More of them than these threads
 # wait, and leave the threads that answer everything else alone.
-_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="native")
+_threads = FairThreads(8, "native")
 CLUSTER_RETRY_AFTER_S = 60
 
 
@@ -83,7 +84,7 @@ def cancel_training(job_id: str, caller: Calling, service: ServiceOf) -> dict[st
 @fine_tuning.post("/model_selection")
 async def select_model(body: SelectModel, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Rank models by what they solve of the rows before any training, and by their cost."""
-    return await _apart(lambda: native.select_model(service, caller, body, native.on_ray))
+    return await _apart(caller, lambda: native.select_model(service, caller, body, native.on_ray))
 
 
 @router.post("/examples/generate")
@@ -92,29 +93,32 @@ async def generate_examples(
     body: GenerateExamples, caller: Calling, service: ServiceOf
 ) -> dict[str, Any]:
     """Write verified expert solutions of the rows' problems into a new file."""
-    return await _apart(lambda: native.generate_examples(service, caller, body, native.on_ray))
+    return await _apart(
+        caller, lambda: native.generate_examples(service, caller, body, native.on_ray)
+    )
 
 
 @router.get("/examples/{file_id}")
 @fine_tuning.get("/examples/{file_id}")
 def preview_examples(file_id: str, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """The first rows of a file of examples, at most 10."""
-    find_file(service, caller.project_id, file_id)
-    return native.preview_examples(service, caller, file_id)
+    return preview.preview_examples(service, find_file(service, caller.project_id, file_id))
 
 
 @fine_tuning.post("/estimate")
 async def estimate(body: CreateJob, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """What a job would take, before anything starts: the body is a create call's."""
-    return await _apart(lambda: native.estimate(service, caller, body, native.on_ray))
+    return await _apart(caller, lambda: native.estimate(service, caller, body, native.on_ray))
 
 
-async def _apart(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+async def _apart(caller: Caller, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Wait for a call in the threads, at the project's turn."""
+
     def run() -> dict[str, Any]:
         with _cluster_is_needed():
             return call()
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, run)
+    return await asyncio.wrap_future(_threads.submit(caller.project_id, run))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def add_event(
     An event with the `key` of an earlier one takes that one's place, with its number and id: a
     step that was taken again after a restart.
     """
+    message = storable(message)
     if key is not None and (earlier := event_with_key(session, job.id, key)) is not None:
         earlier.level, earlier.type, earlier.message = level, type, message
         earlier.data = data or {}
@@ -46,6 +47,14 @@ def add_event(
     session.add(event)
     session.flush()
     return True
+
+
+def storable(text: str) -> str:
+    """The text with a mark for what no store takes: NUL and halves of characters.
+
+    Messages quote rows and drivers. One that could not be written would be tried again for ever.
+    """
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def event_with_key(session: Session, job_id: str, key: str) -> Event | None:

@@ -10,10 +10,15 @@ from serve_app.store.jobs import OPEN
 from serve_app.store.tables import Job, StoredFile, Upload, UploadPart
 
 
-def get_file(session: Session, file_id: str, project_id: str) -> StoredFile | None:
-    """Return a file of this project that was not deleted and has not expired."""
+def get_file(
+    session: Session, file_id: str, project_id: str, *, keep: bool = False
+) -> StoredFile | None:
+    """Return a file of this project that was not deleted and has not expired.
+
+    `keep`: it is not deleted until the transaction ends, which writes what awaits the file.
+    """
     query = select(StoredFile).where(StoredFile.id == file_id, *_visible(project_id))
-    return session.scalar(query)
+    return session.scalar(query.with_for_update(read=True) if keep else query)
 
 
 def list_files(

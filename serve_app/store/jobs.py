@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from serve_app.ids import new_id
 from serve_app.job_state import TERMINAL, JobStatus, WrongStateError, transition
-from serve_app.store.events import add_event
+from serve_app.store.events import add_event, storable
 from serve_app.store.tables import Attempt, Event, Job, JobCheckpoint, Model
 
 OPEN = [status.value for status in JobStatus if status not in TERMINAL]
@@ -144,7 +144,7 @@ def set_status(
     if wanted is not JobStatus.RUNNING:
         job.requested = None
     if error is not None:
-        job.error = error
+        job.error = error | {"message": storable(error["message"])}
     add_event(session, job, message=message, level="error" if error else level)
 
 

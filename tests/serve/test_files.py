@@ -17,6 +17,7 @@ from serve.file_requests import MIB, ROWS, num_files, upload
 from serve_app.errors import ApiError
 from serve_app.files import FileStorage, FileUnavailableError
 from serve_app.janitor import Janitor
+from serve_app.store.files import get_file
 from serve_app.store.jobs import create_job, get_job, new_job
 from serve_app.store.tables import StoredFile
 
@@ -204,3 +205,25 @@ def test_a_janitor_sweeps_again_and_again_also_after_a_failure(storage, project,
     assert swept.wait(60)
     janitor.stop()
     assert calls[:3] == [1, 0, 0]
+
+
+def test_a_file_that_a_create_has_found_is_not_deleted_under_it(settings, database, project):
+    storage = FileStorage(settings, database)
+    file = storage.save(project, "a.jsonl", "fine-tune", io.BytesIO(ROWS))
+    with database.write() as session:
+        assert get_file(session, file.id, project, keep=True) is not None
+        deleting = threading.Thread(target=storage.delete, args=(file,))
+        deleting.start()
+        deleting.join(1.0)  # it waits for this transaction; without the lock it would be done
+        job = new_job(
+            project_id=project,
+            request={"training_file": file.id},
+            out="out",
+            model="m",
+            seed=1,
+            training_file=file.id,
+        )
+        create_job(session, job)
+    deleting.join(30.0)
+    assert not deleting.is_alive()
+    assert b"".join(storage.chunks(file)) == ROWS, "the job still has to copy it"

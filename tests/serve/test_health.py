@@ -4,6 +4,9 @@ from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from serve.kit import error_of
+from serve_app.job_manager import ADMISSION
+from serve_app.manager import RayManagerLink, told_of
+from serve_app.serving import RayChatLink
 
 
 def test_a_whole_service_is_well(tenant):
@@ -35,3 +38,33 @@ def test_without_a_store_the_rest_is_told_and_calls_answer_503(tenant, tmp_path,
     assert (response.status_code, response.json()["status"]) == (503, "down: store")
     assert response.json()["ray"]["ok"] is True
     assert error_of(tenant.get("/v1/models"), 503)["code"] == "store_down"
+
+
+def test_a_managers_errors_are_counted_and_not_quoted():
+    assert told_of(None, {}) == (True, "jobs are looked after")
+    ok, detail = told_of(None, {"ftjob-1": "row: a secret"})
+    assert (ok, detail) == (True, "1 jobs have trouble; see the manager's log")
+    ok, detail = told_of(None, {ADMISSION: "postgresql://me:pw@db", "ftjob-1": "row: a secret"})
+    assert not ok
+    assert ADMISSION in detail
+    assert "pw" not in detail
+    assert "secret" not in detail
+    assert told_of("the last pass failed: OSError", {})[0] is False
+
+
+def test_what_does_not_answer_is_named_without_addresses(settings, monkeypatch):
+    def broken(*_):
+        raise ConnectionError("10.0.0.7:6379 refused")
+
+    link = RayManagerLink(settings)
+    monkeypatch.setattr(link, "_reach", broken)
+    told = link.health()
+    assert told == {"ok": False, "detail": "the job manager does not answer: ConnectionError"}
+
+    class Handle:
+        @property
+        def health(self):
+            return broken()
+
+    told = RayChatLink(Handle()).health()  # pyright: ignore[reportArgumentType]
+    assert told == {"ok": False, "detail": "the chat deployment does not answer: ConnectionError"}

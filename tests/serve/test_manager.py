@@ -7,6 +7,7 @@ import pytest
 from serve.manager_world import PROJECT, World, spec
 from serve_app.preparation import Preparation
 from serve_app.ray_jobs import Submission
+from serve_app.secrets import SecretKeyError
 from serve_app.store.jobs import checkpoints, list_jobs, list_models
 from serve_app.store.tables import StoredFile
 
@@ -71,10 +72,11 @@ def test_a_job_whose_rows_are_bad_fails_with_the_first_bad_lines_as_events(world
 
 def test_rows_that_could_not_be_checked_are_checked_again_and_at_last_the_job_fails(world):
     job_id = world.create()
-    world.prepared[job_id] = OSError("the storage does not answer")
+    world.prepared[job_id] = OSError(f"{world.settings.data}/files does not answer")
     world.manager.step()
     assert world.job(job_id).status == "validating_files"
-    assert "the storage does not answer" in world.messages(job_id)[-1]
+    assert "could not be checked (OSError)" in world.messages(job_id)[-1]
+    assert str(world.settings.data) not in world.messages(job_id)[-1], "paths stay in the log"
     world.manager.step()
     assert world.num_prepared == 1, "not before the delay is over"
     job = world.until(job_id, "failed", seconds=100)
@@ -274,6 +276,21 @@ def test_a_launch_that_fails_is_told_and_tried_again(world):
     assert world.ray.submitted == [f"{job_id}-1"]
 
 
+def test_why_a_launch_failed_is_the_operators_to_know(world, monkeypatch):
+    job_id = world.create()
+    world.manager.step()
+    reason = f"{world.settings.data}/secret.key is gone"
+
+    def submit(submission):
+        raise OSError(reason)
+
+    monkeypatch.setattr(world.ray, "submit", submit)
+    world.manager.step()
+    assert world.manager.errors[job_id] == reason
+    assert "could not be launched" in world.messages(job_id)[-1]
+    assert not any(reason in message for message in world.messages(job_id))
+
+
 def test_a_job_sent_by_ray_job_submit_is_shown_to_the_project_of_the_settings(world, tmp_path):
     out = tmp_path / "elsewhere"
     (tmp_path / "s.json").write_text('{"rlvr": {"max_steps": 4}}')
@@ -357,3 +374,29 @@ def test_two_managers_at_once_do_no_harm(world):
         assert len({e.message for e in events}) == len(events), "nothing is told twice"
     with world.database.read() as session:
         assert session.query(StoredFile).count() == 3
+
+
+def test_a_job_can_be_stopped_although_its_projects_secrets_cannot_be_read(world, monkeypatch):
+    job_id = world.create()
+    world.until(job_id, "running")
+
+    def lost(_):
+        raise SecretKeyError("secret.key is gone")
+
+    monkeypatch.setattr(world.manager, "_secrets_of", lost)
+    world.ask(job_id, "cancel")
+    assert world.until(job_id, "cancelled").error is None
+
+
+def test_words_that_no_store_takes_end_a_job_all_the_same(world):
+    bad = world.create()
+    line = {"line": 1, "message": "`message\0s` is an unknown field, \ud83d"}
+    error = {"code": "invalid_training_file", "message": line["message"], "param": None}
+    world.prepared[bad] = Preparation(error=error, bad_lines=[line])
+    assert world.until(bad, "failed").error["message"].endswith("field, ?")
+    assert "`message\ufffds` is an unknown field, ?" in world.messages(bad)
+    crashed = world.create()
+    world.until(crashed, "running")
+    world.ray.end_driver(f"{crashed}-1", 1, "error: \0 is not a number")
+    world.until(crashed, "queued")
+    assert "\ufffd is not a number" in (world.attempts(crashed)[0].reason or "")

@@ -120,7 +120,7 @@ def test_examples_are_solved_verified_stored_and_previewed(whole, tenant, caller
     for line in lines:
         row = json.loads(line)
         assert row["expert_steps"][-1].endswith("=" + row["reference_answer"])
-    preview = native.preview_examples(whole, caller, answer["file_id"])
+    preview = tenant.get(f"/v1/examples/{answer['file_id']}").json()
     assert preview["examples"] == answer["examples"]
     assert preview["examples_generated"] == 12
 

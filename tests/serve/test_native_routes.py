@@ -157,3 +157,19 @@ def test_a_cluster_that_is_full_or_down_is_a_503(tenant, monkeypatch, raised, co
     response = tenant.post("/v1/model/select", json={"task": "sums", "rows": ROWS})
     assert error_of(response, 503)["code"] == code
     assert int(response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\n", b"text\n", b"[" * 100_000 + b"\n", b'{"x": "\\ud800"}\n', b"5\n"]
+)
+def test_a_preview_of_what_holds_no_rows_is_a_400(tenant, content):
+    file_id = tenant.upload(content)
+    for path in ("/v1/examples", "/v1/fine_tuning/examples"):
+        assert error_of(tenant.get(f"{path}/{file_id}"), 400)["param"] == "file_id"
+
+
+def test_a_preview_counts_every_row_and_shows_ten(tenant):
+    file_id = tenant.upload(b"\n".join(b'{"n": %d}' % n for n in range(25)) + b"\n\n")
+    shown = tenant.get(f"/v1/examples/{file_id}").json()
+    assert shown["examples_generated"] == 25
+    assert shown["examples"] == [{"n": n} for n in range(10)]

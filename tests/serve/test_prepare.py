@@ -279,6 +279,7 @@ def test_what_is_wrong_is_said_with_code_field_line_and_fix(
     assert said in error.message
     assert str(tmp_path) not in error.message
     assert str(MODEL) not in error.message
+    assert str(tmp_path) not in str(error.lines)
 
 
 def test_the_first_bad_lines_are_listed_with_their_numbers(tmp_path):

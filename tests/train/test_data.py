@@ -175,3 +175,18 @@ def test_expert_steps_may_be_one_text_of_numbered_titled_steps(tmp_path):
 def test_in_a_list_of_steps_what_stands_before_a_colon_is_the_title(tmp_path):
     (read,) = read_rows(written(tmp_path, RIGHT | {"expert_steps": ["Add: first 2: 4", "4"]}))
     assert [read.titled_step(k) for k in (0, 1)] == [("Add", "first 2: 4"), (None, "4")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [('"\\ud83d"', "half a character"), ("[" * 100_000, "nested too deeply")]
+)
+def test_what_cannot_be_written_or_read_again_is_a_bad_line(tmp_path, answer, said):
+    line = json.dumps(RIGHT).replace('"4"', answer)
+    with pytest.raises(DataError, match=said) as caught:
+        read_rows(written(tmp_path, RIGHT, line))
+    assert [bad.line for bad in caught.value.lines] == [2]
+
+
+def test_a_whole_character_may_be_escaped(tmp_path):
+    (row,) = read_rows(written(tmp_path, RIGHT | {"reference_answer": "\U0001f600"}))
+    assert row.reference_answer == "\U0001f600"
