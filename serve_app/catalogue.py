@@ -63,7 +63,8 @@ def hub_has(name: str, token: str | None) -> bool:
     )
 
     try:
-        hf_hub_download(name, "config.json", token=token)
+        # False: a project without a token must not read what the operator's own may read.
+        hf_hub_download(name, "config.json", token=token or False)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise HubUnreachableError(f"the hub does not answer: {type(error).__name__}") from None
     except (GatedRepoError, RepositoryNotFoundError, EntryNotFoundError):

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from serve_app.catalogue import find_model
 from serve_app.chat.types import ChatModel
 from serve_app.settings import Settings
-from serve_app.store.jobs import get_job, get_model
+from serve_app.store.jobs import get_job, get_model, was_base_of_a_job
 
 
 def chat_model(
@@ -17,6 +17,10 @@ def chat_model(
     """
     known = find_model(settings, session, project_id, name)
     if known is None:
+        return None
+    # The hub's models may be private, and large: a project talks to those that its jobs began with,
+    # whose files are here already and which its own token may read.
+    if known.kind == "hub" and not was_base_of_a_job(session, project_id, name):
         return None
     row = get_model(session, name, project_id) if known.kind not in ("base", "hub") else None
     job = None if row is None else get_job(session, row.job_id)

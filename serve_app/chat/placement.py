@@ -146,12 +146,14 @@ def _kv_cache_gib(config: Mapping[str, Any], length: int, dtype: str, *, on_gpu:
 
 
 def _from_hub(name: str) -> Path:
-    """The snapshot's folder. Asked by name only: a folder of that name is never meant."""
+    """The snapshot's folder, which a job has fetched: who chats makes nothing be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(
+            snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True, token=False)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise ModelGoneError(f"model {name!r} was not found on the hub: {reason}") from None

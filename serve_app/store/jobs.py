@@ -189,6 +189,12 @@ def submission_ids(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     return {attempt.job_id: attempt.submission_id for attempt in session.scalars(query)}
 
 
+def was_base_of_a_job(session: Session, project_id: str, model: str) -> bool:
+    """True when one of the project's jobs was checked, model included, and starts from `model`."""
+    query = select(Job.id).where(Job.project_id == project_id, Job.model == model)
+    return session.scalar(query.where(Job.spec.is_not(None)).limit(1)) is not None
+
+
 def has_live_attempt(session: Session, job_id: str) -> bool:
     """True when a Ray job of this job may still be running."""
     query = select(Attempt).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))

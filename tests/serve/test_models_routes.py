@@ -5,6 +5,10 @@ from openai.types import Model as ClientModel
 
 from serve.kit import Tenant, error_of, whole_service
 from serve_app.catalogue import HubUnreachableError, find_model, hub_has, is_hub_name
+from serve_app.chat.models import chat_model
+from serve_app.keys import Keyring
+from serve_app.settings import Settings
+from serve_app.store.jobs import create_job, get_job, new_job
 from serve_app.store.tables import Model
 
 
@@ -109,3 +113,20 @@ def test_a_hub_that_does_not_answer_is_a_503_and_one_without_the_model_a_400(
     assert asked == [("owner/name", "hf_secret")]
     monkeypatch.setattr("serve_app.create.hub_has", lambda *a: True)
     assert client.post("/v1/fine_tuning/jobs", json=body).status_code == 200
+
+
+def test_a_project_chats_only_with_hub_models_that_its_own_jobs_began_with(database, tmp_path):
+    settings = Settings(data=tmp_path, models={}, allow_hub_models=True)
+    mine, other = (Keyring(database).create_key(n, "k")[0].project_id for n in ("mine", "other"))
+    with database.write() as session:
+        job = create_job(
+            session,
+            new_job(project_id=mine, request={}, out="o", model="owner/name", seed=1),
+        )
+    with database.read() as session:
+        assert chat_model(settings, session, mine, "owner/name") is None, "not checked yet"
+    with database.write() as session:
+        get_job(session, job.id, lock=True).spec = {"any": "spec"}
+    with database.read() as session:
+        assert chat_model(settings, session, mine, "owner/name").on_hub
+        assert chat_model(settings, session, other, "owner/name") is None
