@@ -26,6 +26,10 @@ DEADLINE_S = 120
 MARK = "test-ray-jobs"
 
 
+# Needs a process of its own: Ray reads RAY_AUTH_MODE once, when it is loaded.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
     return Settings(data=tmp_path_factory.mktemp("data"))
