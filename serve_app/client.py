@@ -173,14 +173,21 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def follow(self, job_id: str, patience_s: float = 600.0) -> Iterator[Json]:
+    def follow(
+        self,
+        job_id: str,
+        patience_s: float = 600.0,
+        away: Callable[[FerrataError], None] | None = None,
+    ) -> Iterator[Json]:
         """The job's events from its first to its last, each once, over restarts of the service.
 
-        Raises FerrataError when the service stays away for `patience_s` seconds.
+        `away` is told once whenever the service stops answering. Raises FerrataError when it stays
+        away for `patience_s` seconds.
         """
         last_id: str | None = None
-        answered = time.monotonic()
+        away_since: float | None = None
         while True:
+            began = time.monotonic()
             try:
                 for event_id, event in self.stream_events(
                     "GET",
@@ -188,11 +195,17 @@ class Client:
                     query={"stream": "true"},
                     last_id=last_id,
                 ):
-                    last_id, answered = event_id or last_id, time.monotonic()
+                    last_id, away_since = event_id or last_id, None
                     yield event
                 return
             except FerrataError as error:
-                if not error.may_pass or time.monotonic() - answered > patience_s:
+                now = time.monotonic()
+                # Longer than any timeout: it answered, though nothing happened in the job.
+                if away_since is None or now - began > 2 * TIMEOUT_S:
+                    away_since = now
+                    if away is not None and error.may_pass:
+                        away(error)
+                if not error.may_pass or now - away_since > patience_s:
                     raise
                 time.sleep(RETRY_S)
 

@@ -33,7 +33,7 @@ from serve_app.record import (
 )
 from serve_app.settings import Settings
 
-DEPLOY_DEADLINE_S = 300
+DEPLOY_DEADLINE_S = 600
 HEALTH_DEADLINE_S = 120
 WITHDRAW_DEADLINE_S = 90
 KILL_DEADLINE_S = 30

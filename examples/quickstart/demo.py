@@ -7,6 +7,7 @@ and stops the service. Killed and started again, it goes on with the job that it
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     ferrata = Commands(options.out / "service")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `down`, as Ctrl-C
     try:
         ferrata("up", "--port", "0")
         demo(ferrata, options.data, options.out, options.seed)

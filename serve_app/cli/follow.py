@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from serve_app.cli.errors import STDERR
+from serve_app.cli.errors import STDERR, note
 from serve_app.cli.output import print_json, show
 from serve_app.client import Client, FerrataError, Json
 
 LOOK_INTERVAL_S = 1.0
+PATIENCE_S = 600.0  # a service that is started again goes on telling
 
 
 def job_path(job_id: str) -> str:
@@ -25,7 +26,7 @@ def follow_job(client: Client, job_id: str, as_json: bool) -> None:
     """Print the job's events until it has ended. Exits with 1 unless it succeeded."""
     with _progress(as_json) as bar:
         task, looked = bar.add_task("waiting", total=1.0), 0.0
-        for event in client.follow(job_id):
+        for event in client.follow(job_id, PATIENCE_S, _say_away):
             _print_event(event, as_json, bar)
             if bar.disable or time.monotonic() - looked < LOOK_INTERVAL_S:
                 continue
@@ -63,6 +64,10 @@ def _progress(as_json: bool) -> Progress:
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=STDERR, disable=as_json or not STDERR.is_terminal)
+
+
+def _say_away(error: FerrataError) -> None:
+    note(f"{error}; trying again for {PATIENCE_S:g} s")
 
 
 def _print_event(event: Json, as_json: bool, bar: Progress) -> None:

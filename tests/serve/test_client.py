@@ -31,7 +31,9 @@ def test_a_stream_that_breaks_is_followed_from_its_last_event(monkeypatch):
         rest = EVENTS[int(last[1:]) + 1 :] if last else EVENTS[:3]
         return httpx.Response(200, content=sse(rest, done=last is not None))
 
-    assert list(client_of(answer).follow("job")) == EVENTS
+    told = []
+    assert list(client_of(answer).follow("job", away=told.append)) == EVENTS
+    assert len(told) == 1 and "stream ended" in str(told[0])
     assert asked == [None, "e2", "e2"]
 
 
