@@ -43,7 +43,8 @@ def submission(
     command = [sys.executable, "-m", "train", "--spec", str(spec), "--out", job.out]
     return Submission(
         submission_id=submission_id,
-        entrypoint=shlex.join(command),
+        # Without the shell, Ray's child is the driver itself: whoever ends the one ends the other.
+        entrypoint=f"exec {shlex.join(command)}",
         runtime_env=runtime_env,
         metadata={JOB_ID_KEY: job.id, "model": job.model},
     )

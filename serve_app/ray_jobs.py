@@ -111,7 +111,7 @@ class RayJobsClient:
             self._call("stop_job", submission_id)
 
     def kill(self, submission_id: str) -> None:
-        """End the driver's supervisor; its watchdog then kills the driver's process group."""
+        """End the driver's supervisor, and with it its child process: a driver begun by `exec`."""
         import ray
 
         name = _SUPERVISOR.format(submission_id=submission_id)
