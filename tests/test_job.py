@@ -18,6 +18,7 @@ from train import checkpoint
 from train.data import read_rows
 from train.evaluate import wilson_interval
 from train.events import read_events
+from train.plan import sft_steps
 from train.spec import load_spec
 
 SMALL = (
@@ -199,8 +200,11 @@ def test_sft_then_srl_with_two_workers_two_engines_and_the_single_protocol(tmp_p
     assert report["protocol"] == "single"
     assert len(report["completions"]["engine_requests"]) == 2
     assert all(report["completions"]["engine_requests"])
-    steps = [e for e in read_events(out / "events.jsonl") if "grad_norm" in e]
-    assert [e["step"] for e in steps] == [1, 2]
+    spec = load_spec(JOB, list(extra))
+    num_steps = sft_steps(spec, read_rows(spec.data.train))
+    assert train_steps(out, "sft") == list(range(1, num_steps + 1))
+    assert train_steps(out, "srl") == [1, 2]
+    steps = [e for e in read_events(out / "events.jsonl") if "sampler_learner_kl" in e]
     assert all(e["sampler_learner_logprob_diff_max"] < 1e-4 for e in steps)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, free_port
-from ray.job_submission import JobStatus, JobSubmissionClient
 from test_job import small_job
 
 from train import checkpoint
@@ -67,56 +65,59 @@ def is_up(address: str, token: str) -> bool:
     return True
 
 
-def test_a_submitted_job_finishes_and_the_dashboards_jobs_api_shows_it(cluster, tmp_path):
+def ray_job(cluster: tuple[str, str], folder: Path, *words: str) -> None:
+    """Run a `ray job` command as a user would, from a folder elsewhere."""
     address, token = cluster
-    (tmp_path / "elsewhere").mkdir()
-    job = small_job(tmp_path / "out", tmp_path, "rlvr=null", "evaluation.pass_k=1")
-    job[job.index("--spec") + 1] = "examples/quickstart/job.yaml"  # inside the working directory
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
     env |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    excludes = {"excludes": [".venv", "out", ".git"], "env_vars": {"HF_HUB_OFFLINE": "1"}}
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--submission-id", "small-1"]
-    command += ["--runtime-env-json", json.dumps(excludes), "--", *job]
     done = subprocess.run(
-        command,
+        [RAY, "job", *words],
         env=env,
-        cwd=tmp_path / "elsewhere",
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def submission(job: list[str], name: str, **env: str) -> list[str]:
+    """The words that submit a job of `small_job`; its specification is in the working directory."""
+    job = list(job)
+    job[job.index("--spec") + 1] = "examples/quickstart/job.yaml"
+    runtime = {"excludes": [".venv", "out", ".git"], "env_vars": {"HF_HUB_OFFLINE": "1", **env}}
+    words = ["--working-dir", str(ROOT), "--submission-id", name]
+    return [*words, "--runtime-env-json", json.dumps(runtime), "--", *job]
+
+
+def status_of(cluster: tuple[str, str], name: str) -> str | None:
+    """A job's status as the dashboard's jobs API shows it."""
+    return {job["submission_id"]: job["status"] for job in get_jobs(*cluster)}.get(name)
+
+
+def test_a_submitted_job_finishes_and_the_dashboards_jobs_api_shows_it(cluster, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    job = small_job(tmp_path / "out", tmp_path, "rlvr=null", "evaluation.pass_k=1")
+    ray_job(cluster, tmp_path / "elsewhere", "submit", *submission(job, "small-1"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["base", "srl"]
-    shown = {job["submission_id"]: job["status"] for job in get_jobs(address, token)}
-    assert shown == {"small-1": "SUCCEEDED"}
+    assert status_of(cluster, "small-1") == "SUCCEEDED"
 
 
 def test_a_submitted_job_that_is_stopped_commits_first_within_the_grace_it_was_given(
-    cluster, tmp_path, monkeypatch
+    cluster, tmp_path
 ):
-    address, token = cluster
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     out = tmp_path / "out"
     job = small_job(out, tmp_path, "rlvr=null", "data.heldout=null", "srl.save_interval=20")
-    client = JobSubmissionClient(address)
-    grace = {"RAY_JOB_STOP_WAIT_TIME_S": str(DEADLINE_S), "PYTHONPATH": str(ROOT)}
-    client.submit_job(
-        entrypoint=f"cd {ROOT} && {shlex.join(job)}",
-        submission_id="stopped-1",
-        runtime_env={"env_vars": grace | {"HF_HUB_OFFLINE": "1"}},
-    )
+    words = submission(job, "stopped-1", RAY_JOB_STOP_WAIT_TIME_S=str(DEADLINE_S))
+    ray_job(cluster, tmp_path, "submit", "--no-wait", *words)
     deadline = time.monotonic() + DEADLINE_S
     while phase_of(out) != "training":
-        assert client.get_job_status("stopped-1") in (JobStatus.PENDING, JobStatus.RUNNING)
+        assert status_of(cluster, "stopped-1") in ("PENDING", "RUNNING")
         assert time.monotonic() < deadline
-        time.sleep(0.01)
-    client.stop_job("stopped-1")
-    while not client.get_job_status("stopped-1").is_terminal():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert client.get_job_status("stopped-1") == JobStatus.STOPPED
+        time.sleep(0.05)
+    ray_job(cluster, tmp_path, "stop", "stopped-1")  # waits until it has stopped
+    assert status_of(cluster, "stopped-1") == "STOPPED"
     found = checkpoint.latest(out / "srl/checkpoints")
     assert found is not None
     told = read_events(out / "events.jsonl")[-1]["message"]
