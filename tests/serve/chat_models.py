@@ -14,7 +14,7 @@ from serve_app.store.tables import Model
 from train.spec import load_spec, spec_to_json
 
 HELDOUT = JOB.parent / "heldout.jsonl"
-NOISE = 0.02  # enough to change what a model says, not enough to end its steps
+NOISE = 0.3  # of a weight's spread: seeds 1 and 3 then answer every held-out row differently
 
 
 def heldout(num_rows: int) -> list[dict]:

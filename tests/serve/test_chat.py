@@ -94,7 +94,7 @@ class LocalChatLink:
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Three models of one architecture; the last lies in a checkpoint's folder."""
     root = tmp_path_factory.mktemp("models")
-    found = {name: perturbed(root / name, seed) for name, seed in (("one", 1), ("two", 2))}
+    found = {name: perturbed(root / name, seed) for name, seed in (("one", 1), ("two", 3))}
     shutil.copytree(found["two"], root / "step-000009")
     import torch
     from safetensors.torch import save_file

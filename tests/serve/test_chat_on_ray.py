@@ -31,7 +31,7 @@ def models(tmp_path_factory) -> dict[str, ChatModel]:
     """Two trained models that share an architecture, and one of another."""
     root = tmp_path_factory.mktemp("models")
     sampling = SamplingSpec("stepwise", max_tokens=24, max_turns=8, temperature=0.0)
-    folders = {"one": MODEL, "two": perturbed(root / "two", 2)}
+    folders = {"one": MODEL, "two": perturbed(root / "two", 3)}
     found = {
         name: ChatModel(
             name, str(path), trained=True, sampling=sampling, max_model_len=256, dtype="float32"
