@@ -30,7 +30,7 @@ from train.checkpoint import MANIFEST
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 SECRET = "hf_value_that_must_stand_nowhere"  # noqa: S105 (made up)
-STEPS = 9
+STEPS = 60  # more than are done while the API comes back after a kill
 DEADLINE_S = 600
 
 
@@ -72,7 +72,7 @@ class Client:
                 "reinforcement": {"grader": {"type": "answer", "pattern": r"=(\d{4})$"}},
             },
             "seed": 1,
-            "srl": {"max_steps": STEPS, "groups_per_step": 4, "group_size": 4, "save_interval": 1},
+            "srl": {"max_steps": STEPS, "groups_per_step": 8, "group_size": 8, "save_interval": 1},
             "rlvr": None,
             "prompt": {"system": None},
             "sampling": {"max_tokens": 24, "max_turns": 8},
