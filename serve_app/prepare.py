@@ -17,7 +17,6 @@ from serve_app.prepare_resolved import resolve
 from serve_app.prepare_rows import (
     NAMES,
     JobRows,
-    file_kind,
     read_job_rows,
     split_validation,
     write_rows,
@@ -68,28 +67,15 @@ def prepare(
         )
     except RequestError as error:
         raise PrepareError(error.code or "invalid_value", error.message, error.param, []) from None
-    kind = job.kind or _kind_of(files["training"])
-    if kind == "supervised":
-        raise PrepareError(
-            "unsupported_method",
-            "supervised fine-tuning is not implemented yet; use method 'srl' or 'reinforcement'.",
-            "method.type",
-            [],
-        )
     try:
-        return _prepare_reinforcement(job, folder, files, load_model_at_hand(model_path), cluster)
+        return _prepare(job, folder, files, load_model_at_hand(model_path), cluster)
     except PrepareError as error:
         # The client knows the model by its name; where it lies on this machine is nobody's concern.
         message = error.message.replace(repr(model_path), job.model).replace(model_path, job.model)
         raise PrepareError(error.code, message, error.param, error.lines) from None
 
 
-def _kind_of(path: Path) -> str:
-    """The method that fits a training file, where the client named none."""
-    return "supervised" if file_kind(path) == "conversations" else "reinforcement"
-
-
-def _prepare_reinforcement(
+def _prepare(
     job: CreateJob,
     folder: Path,
     files: Mapping[str, Path],

@@ -60,7 +60,7 @@ def check_kind(use: str, found: str | None, wanted: RowKind) -> None:
         "problems": "problems (the last message is the user's), for method 'reinforcement' or "
         "'srl'",
         "conversations": "conversations (the last message is the assistant's), for method "
-        "'supervised'",
+        "'supervised', which is not implemented",
         "preferences": "preference pairs, for method 'dpo', which is not implemented",
     }
     code, param = CODES[use]

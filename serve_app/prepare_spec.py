@@ -62,10 +62,8 @@ def load_model_at_hand(model_path: str) -> ModelAtHand:
 
 def wishes_of(job: CreateJob) -> Wishes:
     """The method's hyperparameters."""
-    part: Any = job.hyperparameters
-    if job.method is not None:
-        chosen = job.method.supervised or job.method.reinforcement
-        part = chosen.hyperparameters if chosen else None
+    chosen = job.method.reinforcement if job.method else None
+    part = chosen.hyperparameters if chosen else None
     names = Wishes.__dataclass_fields__
     return Wishes(**{name: getattr(part, name, None) for name in names})
 

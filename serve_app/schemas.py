@@ -26,23 +26,19 @@ MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL could not search for it
 MAX_ROWS = 50_000  # in a body; more belong into a file
 MAX_EXAMPLES = 10_000
-_DPO = (
-    "preference optimisation (dpo) is not implemented; choose 'supervised', 'srl' or "
-    "'reinforcement'"
+_DPO = "preference optimisation (dpo) is not implemented; choose 'srl' or 'reinforcement'"
+_SUPERVISED = (
+    "supervised fine-tuning on whole conversations is not implemented; choose 'srl' or "
+    "'reinforcement', with `sft` for a supervised warm start on expert steps"
 )
 
 
-class SupervisedHyperparameters(Request):
-    """Of supervised fine-tuning. None: chosen for model and rows."""
+class ReinforcementHyperparameters(Request):
+    """Of reinforcement fine-tuning. None: chosen for model and rows."""
 
-    batch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=256)] | None = None  # problems per optimizer step
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
     n_epochs: Annotated[int, Field(ge=1, le=50)] | None = None
-
-
-class ReinforcementHyperparameters(SupervisedHyperparameters):
-    """Of reinforcement fine-tuning; `batch_size` is problems per optimizer step."""
-
     compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | None = None
     eval_interval: Annotated[int, Field(ge=1)] | None = None
     eval_samples: Annotated[int, Field(ge=1)] | None = None
@@ -57,12 +53,6 @@ class ReinforcementHyperparameters(SupervisedHyperparameters):
                 "length of a generation by sampling.max_tokens"
             )
         return value
-
-
-class SupervisedMethod(Request):
-    """Rows whose last message is the assistant's."""
-
-    hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
 
 
 class ReinforcementMethod(Request):
@@ -159,18 +149,18 @@ class SRLMethod(SRLRequest):
 class Method(Request):
     """How the job learns; the object named by `type` holds its settings."""
 
-    refusals: ClassVar[dict[str, str]] = {"dpo": _DPO}
+    refusals: ClassVar[dict[str, str]] = {"dpo": _DPO, "supervised": _SUPERVISED}
     type: Literal["supervised", "dpo", "reinforcement", "srl"]
-    supervised: SupervisedMethod | None = None
+    supervised: Any = None
     reinforcement: ReinforcementMethod | None = None
     srl: SRLMethod | None = None
     dpo: Any = None
 
     @model_validator(mode="after")
     def _holds_its_type_alone(self) -> "Method":
-        if self.type == "dpo":
-            raise ParamError("type", _DPO)
-        for name in ("supervised", "reinforcement", "srl"):
+        if (refusal := self.refusals.get(self.type)) is not None:
+            raise ParamError("type", refusal)
+        for name in ("reinforcement", "srl"):
             if name != self.type and getattr(self, name) is not None:
                 raise ParamError(
                     name, f"is given, but method.type is {self.type!r}; remove one of the two"
@@ -311,41 +301,29 @@ class CreateJob(JobFields):
     """Body of POST /v1/fine_tuning/jobs."""
 
     training_file: Annotated[str, Field(min_length=1)]
-    method: Method | None = None  # none: supervised or reinforcement, as the rows are
-    hyperparameters: SupervisedHyperparameters | None = None  # the old place, of supervised jobs
+    refusals: ClassVar[dict[str, str]] = JobFields.refusals | {
+        "hyperparameters": "is the old place, of supervised jobs, which are not implemented; give "
+        "method.reinforcement.hyperparameters"
+    }
+    method: Method | None = None  # none: reinforcement, its grader inferred
+    hyperparameters: Any = None
 
     @property
-    def kind(self) -> str | None:
-        """The method's type, or None when the rows decide."""
-        if self.method is not None:
-            return self.method.type
-        return "supervised" if self.hyperparameters is not None else None
+    def kind(self) -> str:
+        """The method's type."""
+        return "reinforcement" if self.method is None else self.method.type
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "CreateJob":
-        if self.hyperparameters is not None and self.method is not None:
-            raise ParamError(
-                "hyperparameters",
-                "is the old place, of supervised jobs; move it into method." + self.method.type,
-            )
-        unused: dict[str | None, tuple[tuple[str, ...], str]] = {
-            "supervised": (
-                ("srl", "rlvr", "sft", "sampling", "evaluation", "prompt", "num_examples"),
-                "is not used by a supervised job, which learns whole conversations; remove it, or "
-                "choose method 'reinforcement'",
-            ),
-            "srl": (
-                ("srl", "rlvr"),
-                "is not used by method 'srl', which runs SRL alone, set in method.srl; for SRL "
-                "and then RLVR choose method 'reinforcement'",
-            ),
-        }
-        names, reason = unused.get(self.kind, ((), ""))
-        for name in names:
-            if self.asks(name):
-                raise ParamError(name, reason)
+        if self.kind == "srl":
+            for name in filter(self.asks, ("srl", "rlvr")):
+                raise ParamError(
+                    name,
+                    "is not used by method 'srl', which runs SRL alone, set in method.srl; for SRL "
+                    "and then RLVR choose method 'reinforcement'",
+                )
         none_left = self.disables("srl") and self.disables("rlvr") and not self.asks("sft")
-        if none_left and self.kind not in ("supervised", "srl"):
+        if none_left and self.kind != "srl":
             raise ParamError("rlvr", "both `srl` and `rlvr` are null, so that no stage is left")
         return self
 

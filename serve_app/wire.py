@@ -53,7 +53,7 @@ def job_object(job: Job, organization: str, ray_job_id: str | None) -> dict[str,
         "organization_id": organization,
         "status": job.status,
         "error": job.error,
-        "hyperparameters": _hyperparameters(asked),
+        "hyperparameters": {},  # the old place, of supervised jobs
         "training_file": job.training_file or "",
         "validation_file": job.validation_file,
         "result_files": list(job.result_files),
@@ -97,14 +97,6 @@ def status_object(job: Job) -> dict[str, Any]:
 def started(job: Job, message: str) -> dict[str, Any]:
     """The answer to a native call that starts or stops a job."""
     return {"job_id": job.id, "status": job.status, "message": message}
-
-
-def _hyperparameters(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The old top-level place: a supervised job's, and nothing for the others."""
-    if (old := asked.get("hyperparameters")) is not None:
-        return dict(old)
-    supervised = (asked.get("method") or {}).get("supervised") or {}
-    return dict(supervised.get("hyperparameters") or {})
 
 
 def event_object(event: Event) -> dict[str, Any]:

@@ -48,22 +48,11 @@ def test_a_seed_that_was_not_given_is_drawn(tenant):
     assert len(seeds) == 3
 
 
-def test_the_old_supervised_form_is_understood(tenant):
-    response = tenant.post(
-        JOBS,
-        json={
-            "model": "ferrata-tiny",
-            "training_file": tenant.upload(),
-            "hyperparameters": {"n_epochs": 2},
-        },
-    )
-    job = FineTuningJob.model_validate(response.json(), strict=True)
-    assert job.hyperparameters.n_epochs == 2
-
-
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"method": {"type": "supervised"}}, "method.type"),
+        ({"hyperparameters": {"n_epochs": 2}}, "hyperparameters"),
         ({"model": "nothing"}, "model"),
         ({"model": "/etc"}, "model"),
         ({"model": "../models/ferrata-tiny"}, "model"),

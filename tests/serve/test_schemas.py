@@ -50,11 +50,6 @@ ACCEPTED = {
         "teacher": None,
         "early_stopping": None,
     },
-    "old hyperparameters": {
-        "hyperparameters": {"n_epochs": 3, "batch_size": "auto", "learning_rate_multiplier": 0.1}
-    },
-    "supervised": supervised(batch_size=256, n_epochs=50, learning_rate_multiplier=2),
-    "supervised auto": supervised(batch_size="auto", n_epochs="auto"),
     "reinforcement": reinforcement(
         batch_size=8,
         n_epochs=1,
@@ -117,12 +112,11 @@ REFUSED = {
     "metadata.z": {"metadata": {"z": "a\0"}},
     "integrations": {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]},
     "method.type": {"method": {"type": "dpo"}},
+    "method.type (supervised)": {"method": {"type": "supervised"}},
+    "method.supervised": supervised(batch_size=8, n_epochs=1, learning_rate_multiplier=2),
     "method.dpo": {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}},
     "method.reinforcement": {"method": {"type": "reinforcement"}},
     "method.reinforcement.grader": {"method": {"type": "reinforcement", "reinforcement": {}}},
-    "method.supervised": {
-        "method": {"type": "reinforcement", "reinforcement": {"grader": ANSWER}, "supervised": {}}
-    },
     "method.reinforcement.response_format": {
         "method": {
             "type": "reinforcement",
@@ -136,15 +130,14 @@ REFUSED = {
     "method.reinforcement.hyperparameters.eval_interval": reinforcement(eval_interval=0),
     "method.reinforcement.hyperparameters.eval_samples": reinforcement(eval_samples=0),
     "method.reinforcement.hyperparameters.batch_size": reinforcement(batch_size="8"),
-    "method.supervised.hyperparameters.batch_size": supervised(batch_size=257),
-    "method.supervised.hyperparameters.n_epochs": supervised(n_epochs=51),
-    "method.supervised.hyperparameters.learning_rate_multiplier": supervised(
+    "method.reinforcement.hyperparameters.batch_size (most)": reinforcement(batch_size=257),
+    "method.reinforcement.hyperparameters.n_epochs": reinforcement(n_epochs=51),
+    "method.reinforcement.hyperparameters.learning_rate_multiplier": reinforcement(
         learning_rate_multiplier=0
     ),
-    "method.supervised.hyperparameters.beta": supervised(beta=0.1),
-    "hyperparameters.n_epochs": {"hyperparameters": {"n_epochs": 0}},
-    "hyperparameters": {"hyperparameters": {}, **reinforcement()},
-    "srl": {**supervised(), "srl": {}},
+    "method.reinforcement.hyperparameters.beta": reinforcement(beta=0.1),
+    "hyperparameters": {"hyperparameters": {"n_epochs": 2}},
+    "srl": {"method": {"type": "srl", "srl": {}}, "srl": {}},
     "srl.loss": stage("srl", loss="ppo"),
     "srl.max_staleness": stage("srl", max_staleness=1),
     "srl.protocol": stage("srl", protocol="single"),
@@ -153,7 +146,6 @@ REFUSED = {
     "rlvr.group_size": stage("rlvr", group_size=1),
     "rlvr.protocol": {**stage("rlvr", protocol="single"), "sampling": {"protocol": "stepwise"}},
     "rlvr": {**reinforcement(), "srl": None, "rlvr": None},
-    "sampling": {**supervised(), "sampling": {"max_tokens": 3}},
     "teacher": {"teacher": {"model": "m"}},
     "model_selection": {"model_selection": {}},
     "early_stopping": {"early_stopping": {"patience": 3}},
@@ -245,9 +237,8 @@ def test_null_disables_a_stage_and_absence_does_not():
     assert (job.disables("srl"), job.disables("rlvr"), job.asks("srl")) == (True, False, False)
 
 
-def test_a_job_without_a_method_is_of_the_kind_that_its_rows_are():
-    assert parse_request(CreateJob, BASE).kind is None
-    assert parse_request(CreateJob, BASE | {"hyperparameters": {}}).kind == "supervised"
+def test_a_job_without_a_method_is_reinforcement():
+    assert parse_request(CreateJob, BASE).kind == "reinforcement"
 
 
 def test_start_training_takes_rows_or_a_file_and_becomes_a_create_call():
