@@ -229,7 +229,7 @@ def _prepare_in_worker(
     with database.read() as session:
         job = get_job(session, job_id)
     if job is not None and job.project_id is not None:
-        os.environ.update(secrets.passed_on(project_secrets(settings, database, job.project_id)))
+        secrets.give(project_secrets(settings, database, job.project_id))
     database.close()
     return prepare_job(settings, job_id, cluster)
 

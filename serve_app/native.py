@@ -5,7 +5,6 @@ Thin over the same rows, files and errors as everything else. The work itself is
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +70,7 @@ def _in_worker(settings: Settings, project_id: str, function: str, arguments: di
     from train import secrets
 
     database = Database(settings.store_url)
-    os.environ.update(secrets.passed_on(project_secrets(settings, database, project_id)))
+    secrets.give(project_secrets(settings, database, project_id))
     database.close()
     if function in ("estimate_job", "select_model"):
         arguments["cluster"] = cluster_resources()

@@ -7,19 +7,18 @@ else can read. The driver calls `load`, and Ray calls it in every worker of the 
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollout.verifiers.grader_keys import PROJECT_VARIABLE, SECRET_NAME
+
 SECRETS_FILE_VARIABLE = "FERRATA_SECRETS_FILE"
 SETUP_HOOK = "train.secrets.load"
-# A secret must not be a way to change how our processes run (LD_PRELOAD, PYTHONPATH, ...).
-ALLOWED_NAME = re.compile(r"(?!RAY_|FERRATA_)[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET|PASSWORD|ID)")
 
 
 def passed_on(secrets: Mapping[str, str]) -> dict[str, str]:
     """Those whose names say that they are secrets of other services."""
-    return {name: value for name, value in secrets.items() if ALLOWED_NAME.fullmatch(name)}
+    return {name: value for name, value in secrets.items() if SECRET_NAME.fullmatch(name)}
 
 
 def load() -> None:
@@ -28,7 +27,14 @@ def load() -> None:
     Raises FileNotFoundError when it is gone: the attempt that it was written for has ended.
     """
     stored = json.loads(Path(os.environ[SECRETS_FILE_VARIABLE]).read_text(encoding="utf-8"))
-    os.environ.update(passed_on(stored))
+    give(stored)
+
+
+def give(secrets: Mapping[str, str]) -> None:
+    """Set those that are passed on in this process, and say that they are the project's own."""
+    passed = passed_on(secrets)
+    os.environ.update(passed)
+    os.environ[PROJECT_VARIABLE] = ",".join(passed)
 
 
 def write(path: Path, secrets: Mapping[str, str]) -> None:

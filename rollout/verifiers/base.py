@@ -11,12 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rollout.steps import visible_text
 from rollout.types import Problem, Rollout, Verdict
+
+# How long one verdict may take. Bounded, since a verifier is kept busy meanwhile.
+Seconds = Annotated[float, Field(gt=0, le=600)]
 
 
 class GraderError(RuntimeError):

@@ -16,7 +16,8 @@ from pydantic import model_validator
 
 from rollout.types import Problem, Rollout
 from rollout.verifiers.base import Grade, Grader, GraderError, UnresponsiveRewardError, sample_of
-from rollout.verifiers.http_json import HttpError, HttpUrl, KeyName, Limits, post_json, read_key
+from rollout.verifiers.grader_keys import KeyName, read_key
+from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 
 
 class EndpointGrader(Grader):
@@ -63,7 +64,7 @@ class EndpointGrader(Grader):
 
         now = datetime.now(timezone.utc)
         try:
-            signature = Webhook(read_key(self.secret_env)).sign(message_id, now, body)
+            signature = Webhook(read_key(self.secret_env, self.url)).sign(message_id, now, body)
         except (ValueError, RuntimeError) as error:
             raise GraderError(f"{self.secret_env} holds no signing secret: {error}") from None
         return {

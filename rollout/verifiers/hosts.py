@@ -58,6 +58,13 @@ def check_written(url: str) -> None:
     _check(host, addresses, listed)
 
 
+def is_listed(url: str) -> bool:
+    """True when the rule names the host of `url`, or the address that stands in its place."""
+    listed, host = listed_hosts() or [], _host(url)
+    address = _as_address(host)
+    return host in listed or (address is not None and any(_covers(e, address) for e in listed))
+
+
 async def resolve(url: str) -> Target:
     """Return where to send a request for `url`. Raises HostRefusedError, OSError."""
     check_written(url)

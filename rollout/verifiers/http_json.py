@@ -8,7 +8,6 @@ Which addresses may be called is in `hosts`.
 
 import asyncio
 import functools
-import os
 import re
 import ssl
 import threading
@@ -17,15 +16,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from rollout.verifiers.base import parse_json
+from rollout.verifiers.base import Seconds, parse_json
 from rollout.verifiers.hosts import HostRefusedError, Target, check_written, resolve
 
 MAX_REPLY_BYTES = 4 * 2**20
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 8.0
 RETRIED_STATUS = {408, 409, 425, 429, *range(500, 600)}
-KEY_PREFIX = "FERRATA_GRADER_"
 
 
 class HttpError(Exception):
@@ -40,19 +38,7 @@ def _is_http_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _is_key_name(name: str) -> str:
-    if not re.fullmatch(rf"{KEY_PREFIX}[A-Z0-9_]+", name):
-        raise ValueError(
-            f"{name!r} may not be read: graders read only environment variables whose names begin "
-            f"with {KEY_PREFIX}, such as {KEY_PREFIX}MY_KEY"
-        )
-    return name
-
-
 HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
-# The name of an environment variable of the workers. Confined to a prefix, since whoever names
-# both a variable and an address could otherwise have any secret sent to himself.
-KeyName = Annotated[str, AfterValidator(_is_key_name)]
 
 
 class Limits(BaseModel):
@@ -60,17 +46,10 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    timeout_s: PositiveFloat = 60.0  # of one attempt
-    deadline_s: PositiveFloat = 120.0  # of all attempts together
-    max_attempts: PositiveInt = 3
-
-
-def read_key(name: str) -> str:
-    """The secret that an environment variable holds. Raises HttpError when it is not set."""
-    value = os.environ.get(name, "")
-    if not value:
-        raise HttpError(f"the environment variable {name} is not set on this worker: set it")
-    return value
+    # Bounded: a verifier is kept busy so long by one verdict.
+    timeout_s: Seconds = 60.0  # of one attempt
+    deadline_s: Seconds = 120.0  # of all attempts together
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
 
 
 @dataclass(frozen=True, slots=True)

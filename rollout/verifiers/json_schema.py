@@ -6,11 +6,11 @@ required field has to hold something, and fields named in `reference` have to ho
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, parse_json
+from rollout.verifiers.base import Grade, Grader, GraderError, Seconds, parse_json
 from rollout.verifiers.process import CallOverrunError, call_within
 from rollout.verifiers.templates import Template, look_up, parse_path, render_text, variables
 
@@ -26,7 +26,7 @@ class JsonSchemaGrader(Grader):
     # Path in the sample's JSON -> what it must hold, such as {"answer": "{{ item.answer }}"}.
     # A value that is one variable keeps the type it has in the row.
     reference: dict[str, Template] = Field(default_factory=dict)
-    deadline_s: PositiveFloat = 5.0  # for one verdict
+    deadline_s: Seconds = 5.0  # for one verdict
     max_characters: PositiveInt = 100_000  # of the sample; longer ones score 0 unread
 
     @field_validator("json_schema")

@@ -24,7 +24,8 @@ from rollout.verifiers.base import (
     parse_json,
     sample_of,
 )
-from rollout.verifiers.http_json import HttpError, HttpUrl, KeyName, Limits, post_json, read_key
+from rollout.verifiers.grader_keys import KeyName, read_key
+from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 from rollout.verifiers.templates import Template, render_text
 
 BASE_URL_VARIABLE = "FERRATA_GRADER_BASE_URL"
@@ -130,8 +131,8 @@ class JudgeGrader(Grader):
         if not base_url:
             raise ModelGraderServerError(f"{BASE_URL_VARIABLE} is not set on this worker: set it")
         try:
-            headers = self._headers()
             url = f"{base_url.rstrip('/')}/chat/completions"
+            headers = self._headers(url)
             trusted = self.base_url is None  # the variable is the worker's own
             reply = post_json(url, body, lambda attempt: headers, self.limits, trusted=trusted)
         except HttpError as error:
@@ -140,11 +141,11 @@ class JudgeGrader(Grader):
             raise ModelGraderServerError(f"{url} answered with a {type(reply).__name__}")
         return reply
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, url: str) -> dict[str, str]:
         name = self.api_key_env or (KEY_VARIABLE if self.base_url is None else None)
         if name is None or (self.api_key_env is None and not os.environ.get(name)):
             return {}
-        return {"authorization": f"Bearer {read_key(name)}"}
+        return {"authorization": f"Bearer {read_key(name, url, trusted=self.base_url is None)}"}
 
 
 def is_empty_opener(text: str) -> bool:

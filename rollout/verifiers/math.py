@@ -8,11 +8,11 @@ deadline scores 0; a reference that cannot be read, or hangs by itself, is an er
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError
+from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError, Seconds
 from rollout.verifiers.math_text import extract_answer, is_tower
 from rollout.verifiers.process import CallOverrunError, call_within
 from rollout.verifiers.templates import Template, render_text
@@ -30,7 +30,7 @@ class MathGrader(Grader):
     boxed_only: bool = False  # True: an answer outside \boxed{} does not count
     # Relative difference at which two numbers are equal; 0 compares exactly.
     rel_tolerance: Annotated[float, Field(ge=0, le=0.01)] = 0.0
-    deadline_s: PositiveFloat = 5.0  # for one verdict
+    deadline_s: Seconds = 5.0  # for one verdict
     max_characters: PositiveInt = 2000  # of an answer; longer ones score 0 unread
 
     @property

@@ -8,11 +8,11 @@ stands in its last <answer> tags.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from rollout.steps import visible_text
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError
+from rollout.verifiers.base import Grade, Grader, GraderError, InvalidVariableError, Seconds
 from rollout.verifiers.process import CallOverrunError, call_within
 
 SCORE = "rollout.verifiers.gym_scores:score"
@@ -27,7 +27,7 @@ class ReasoningGymGrader(Grader):
     dataset: Annotated[str, Field(min_length=1)] | None = None  # None: the row's own
     # False: a scorer's crumbs, 0.01 for a wrong answer of the right form, count as 0.
     partial_credit: bool = True
-    deadline_s: PositiveFloat = 10.0  # for one verdict
+    deadline_s: Seconds = 10.0  # for one verdict
     max_characters: PositiveInt = 10_000  # of an answer; longer ones score 0 unread
 
     def read_last_turn(self, text: str) -> str:

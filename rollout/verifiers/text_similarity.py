@@ -10,11 +10,19 @@ import math
 import os
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from rollout.types import Problem, Rollout
-from rollout.verifiers.base import Grade, Grader, ModelGraderServerError, TokenUsage, sample_of
-from rollout.verifiers.http_json import HttpError, HttpUrl, KeyName, Limits, post_json, read_key
+from rollout.verifiers.base import (
+    Grade,
+    Grader,
+    ModelGraderServerError,
+    Seconds,
+    TokenUsage,
+    sample_of,
+)
+from rollout.verifiers.grader_keys import KeyName, read_key
+from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 from rollout.verifiers.process import CallOverrunError, call_within
 from rollout.verifiers.similarity_metrics import has_wordnet
 from rollout.verifiers.templates import Template, render_text
@@ -43,7 +51,7 @@ class TextSimilarityGrader(Grader):
     embedding_model: str | None = None
     api_key_env: KeyName | None = None
     limits: Limits = Limits()
-    deadline_s: PositiveFloat = 10.0  # for one verdict of every other metric
+    deadline_s: Seconds = 10.0  # for one verdict of every other metric
     max_characters: PositiveInt = 50_000  # of the input; longer ones score 0 unread
 
     @model_validator(mode="after")
@@ -90,11 +98,10 @@ class TextSimilarityGrader(Grader):
         base_url, model = self._embedding()
         try:
             key_name = self.api_key_env or (KEY_VARIABLE if self.base_url is None else None)
-            headers = {}
+            headers, url, trusted = {}, f"{base_url}/embeddings", self.base_url is None
             if key_name and (self.api_key_env or os.environ.get(key_name)):
-                headers["authorization"] = f"Bearer {read_key(key_name)}"
+                headers["authorization"] = f"Bearer {read_key(key_name, url, trusted=trusted)}"
             body = json.dumps({"model": model, "input": [text, reference]}).encode()
-            url, trusted = f"{base_url}/embeddings", self.base_url is None
             reply = post_json(url, body, lambda attempt: headers, self.limits, trusted=trusted)
             rows = sorted(reply["data"], key=lambda row: row["index"])
             left, right = ([float(x) for x in row["embedding"]] for row in rows)

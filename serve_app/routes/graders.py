@@ -6,9 +6,11 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
+from rollout.verifiers.grader_keys import secrets_of
 from rollout.verifiers.grader_run import run_grader
 from rollout.verifiers.registry import GraderSpecError, parse_grader
 from serve_app.auth import Calling
+from serve_app.context import ServiceOf
 from serve_app.errors import bad_request
 from serve_app.fair_threads import FairThreads
 
@@ -53,10 +55,11 @@ def validate_grader(body: ValidateGrader, caller: Calling) -> dict[str, Any]:
 
 
 @router.post("/run")
-async def run(body: RunGrader, caller: Calling) -> dict[str, Any]:
+async def run(body: RunGrader, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Judge one sample. A grader that fails is no HTTP error: `metadata.errors` says how."""
-    return await asyncio.wrap_future(_threads.submit(caller.project_id, lambda: _run(body)))
 
+    def work() -> dict[str, Any]:
+        with secrets_of(lambda name: service.secrets.get(caller.project_id, name)):
+            return run_grader(read_grader(body.grader), body.model_sample, body.item)
 
-def _run(body: RunGrader) -> dict[str, Any]:
-    return run_grader(read_grader(body.grader), body.model_sample, body.item)
+    return await asyncio.wrap_future(_threads.submit(caller.project_id, work))

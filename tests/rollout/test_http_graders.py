@@ -140,7 +140,7 @@ def test_a_missing_or_unusable_signing_secret_is_named(monkeypatch):
     [
         ({"url": "file:///etc/passwd"}, "is no address: write http"),
         ({"url": "http://u:p@host/"}, "is no address"),
-        ({"url": "http://h", "secret_env": "AWS_SECRET"}, "names begin with FERRATA_GRADER_"),
+        ({"url": "http://h", "secret_env": "HOME"}, "name a secret of the project"),
         ({"url": "http://h", "range": [1, 0]}, "is no range"),
         ({}, "url: is missing; add it"),
     ],
@@ -253,7 +253,7 @@ def test_a_label_that_is_none_of_the_list_is_no_verdict(label):
         ({"labels": ["a", "a"], "passing_labels": ["a"]}, "names one label twice"),
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": "{{ x }}"}]}, "is no variable"),
-        ({"api_key_env": "HOME"}, "names begin with FERRATA_GRADER_"),
+        ({"api_key_env": "HOME"}, "name a secret of the project"),
         ({"api_key_env": KEY_VARIABLE}, "is sent only to the address in"),
     ],
 )

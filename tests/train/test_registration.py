@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from rollout.verifiers.grader_keys import PROJECT_VARIABLE, project_secrets
 from train import secrets
 from train.registration import JOB_ID_KEY, submitted_job
 
@@ -35,8 +36,10 @@ def test_secrets_are_written_for_their_owner_alone_and_become_environment_variab
     assert path.stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv(secrets.SECRETS_FILE_VARIABLE, str(path))
     monkeypatch.setenv("SOME_API_KEY", "before")
+    monkeypatch.setenv(PROJECT_VARIABLE, "")
     secrets.load()
     assert os.environ["SOME_API_KEY"] == "k"
+    assert project_secrets() == {"SOME_API_KEY"}
     assert "FERRATA_TEST_TOKEN" not in os.environ
 
 
