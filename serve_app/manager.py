@@ -14,7 +14,7 @@ from typing import Any
 from serve_app.job_manager import ADMISSION, STRAYS, JobManager
 from serve_app.preparation import Preparation, prepare_job
 from serve_app.ray_jobs import RayJobsClient
-from serve_app.settings import MANAGER_NAME, NAMESPACE, Settings
+from serve_app.settings import MANAGER_NAME, NAMESPACE, TASKS_FOLDER, Settings
 from serve_app.store.database import Database
 from serve_app.store.jobs import get_job
 from train import secrets
@@ -33,7 +33,7 @@ class ManagerActor:
 
     def __init__(self, settings: Settings) -> None:
         from serve_app.files import FileStorage
-        from serve_app.janitor import Janitor
+        from serve_app.janitor import Janitor, sweeps_of
         from serve_app.store.migrate import migrate
 
         logging.basicConfig(level=logging.INFO)
@@ -41,7 +41,7 @@ class ManagerActor:
         database = Database(settings.store_url)
         migrate(database)
         files = FileStorage(settings, database)
-        self._janitor = Janitor(files)
+        self._janitor = Janitor(sweeps_of(files, database, settings.data / TASKS_FOLDER))
         self._manager = JobManager(
             settings,
             database,

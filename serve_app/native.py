@@ -21,7 +21,7 @@ from serve_app.prepare_error import PrepareError
 from serve_app.preview import PREVIEW
 from serve_app.request_types import RequestError
 from serve_app.schemas import CreateJob, StartTraining
-from serve_app.settings import Settings
+from serve_app.settings import TASKS_FOLDER, Settings
 from serve_app.store import jobs
 from serve_app.store.files import get_file
 from serve_app.store.tables import Job
@@ -264,7 +264,7 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 @contextmanager
 def _folder(service: Service) -> Iterator[Path]:
     """A folder that every node sees, gone afterwards."""
-    folder = service.settings.data / "tasks" / new_id("task-")
+    folder = service.settings.data / TASKS_FOLDER / new_id("task-")
     folder.mkdir(parents=True)
     try:
         yield folder

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from rollout.verifiers.hosts import HOSTS_VARIABLE
 from train.registration import MANAGER_NAME, NAMESPACE
 
-__all__ = ["MANAGER_NAME", "NAMESPACE", "Settings", "shipped_models"]
+__all__ = ["MANAGER_NAME", "NAMESPACE", "TASKS_FOLDER", "Settings", "shipped_models"]
+TASKS_FOLDER = "tasks"  # in the data folder: files of calls beside jobs
 _SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "models"
 
 

@@ -4,6 +4,8 @@ Pure functions from rows; nothing here reads the store. What Ferrata adds to an 
 the standard fields and never changes one.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +41,15 @@ def progress(job: Job) -> float:
     return min(job.steps_done / job.steps_planned, 1 - 0.5 / job.steps_planned)
 
 
+def estimated_finish(job: Job) -> int | None:
+    """When a running job may end, Unix seconds: what is left, each as long as the newest step."""
+    timing = ((job.metrics or {}).get("timing") or {}).get("step") or {}
+    step_s = timing.get("full_iteration")
+    if job.status != JobStatus.RUNNING.value or not step_s:
+        return None
+    return math.ceil(time.time() + max(1, job.steps_planned - job.steps_done) * step_s)
+
+
 def job_object(job: Job, organization: str, ray_job_id: str | None) -> dict[str, Any]:
     """A fine-tuning job."""
     asked: dict[str, Any] = {**job.request, **(job.request.get("resolved") or {})}
@@ -59,7 +70,7 @@ def job_object(job: Job, organization: str, ray_job_id: str | None) -> dict[str,
         "result_files": list(job.result_files),
         "trained_tokens": job.trained_tokens or None,
         "seed": job.seed,
-        "estimated_finish": None,
+        "estimated_finish": estimated_finish(job),
         "integrations": asked.get("integrations"),
         "method": method,
         "metadata": dict(job.job_metadata),

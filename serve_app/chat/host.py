@@ -27,6 +27,7 @@ from serve_app.chat.types import ChatRequest, Chunk, Failure, Item, merge
 
 T = TypeVar("T")
 SEED_STRIDE, SEED_LIMIT = 1_000_003, 2**63 - 2**20  # far apart; below vLLM's limit with the turns
+MAX_TOKEN_CHARS = 128  # no tokenizer here has longer tokens
 NOT_MODEL = ("optimizer.safetensors", "manifest.json")  # a checkpoint's other files
 
 
@@ -172,6 +173,9 @@ class EngineHost:
         self._running[request.id] = running
         for number in range(request.num_rollouts):
             prompt = prompts[number // request.num_choices]
+            limit = request.model.max_model_len or self.spec.max_model_len
+            if len(prompt) > limit * MAX_TOKEN_CHARS:  # tokenizing it would hold up everybody
+                raise ContextLengthError(len(prompt) // MAX_TOKEN_CHARS, limit)
             extras = replace(
                 request.extras,
                 max_total_tokens=request.max_tokens,
@@ -262,8 +266,8 @@ def _too_long(error: ContextLengthError, request: ChatRequest) -> Failure:
     return Failure(
         400,
         f"This model's maximum context length is {error.max_model_len} tokens. However, your "
-        f"{field} resulted in {error.num_tokens} tokens, which leaves no room for an answer: "
-        f"shorten the {field}.",
+        f"{field} resulted in at least {error.num_tokens} tokens, which leaves no room for an "
+        f"answer: shorten the {field}.",
         "context_length_exceeded",
         field,
     )

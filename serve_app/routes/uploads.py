@@ -29,7 +29,7 @@ _FORM = {
 class CreateUpload(BaseModel, extra="forbid"):
     """What will come."""
 
-    bytes: int = Field(ge=1)
+    bytes: int = Field(ge=1, strict=True)
     filename: str
     mime_type: str | None = None
     purpose: str

@@ -7,10 +7,11 @@ the order in which requests were read.
 
 import time
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from serve_app.store.database import Database
 from serve_app.store.tables import Idempotency
 
 RETRY_WINDOW_S = 600  # a client's retry of the same body counts as one for so long
@@ -50,3 +51,10 @@ def is_recent(row: Idempotency) -> bool:
 def fulfil(row: Idempotency, job_id: str) -> None:
     """Write which job the key made."""
     row.job_id, row.created_at = job_id, int(time.time())
+
+
+def forget_older(database: Database, before_s: float) -> int:
+    """Remove the keys that were used before `before_s`, Unix seconds; return how many."""
+    with database.write() as session:
+        done = session.execute(delete(Idempotency).where(Idempotency.created_at < before_s))
+    return done.rowcount  # pyright: ignore[reportAttributeAccessIssue]

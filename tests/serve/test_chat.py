@@ -438,9 +438,10 @@ def test_a_model_whose_files_are_gone_is_not_found(world, tmp_path):
     assert (status, error["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("length", [300, 3_000_000])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_that_leaves_no_room_is_refused_streamed_or_not(world, stream):
-    messages = [{"role": "user", "content": "1" * 300}]
+def test_a_prompt_that_leaves_no_room_is_refused_streamed_or_not(world, stream, length):
+    messages = [{"role": "user", "content": "1" * length}]
     for model in ("ferrata-tiny", world.names["one"]):
         status, error = world.refused(model=model, messages=messages, stream=stream)
         assert (status, error["code"]) == (400, "context_length_exceeded")

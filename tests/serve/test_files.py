@@ -201,7 +201,7 @@ def test_a_janitor_sweeps_again_and_again_also_after_a_failure(storage, project,
 
     storage.blobs.write("file-without-row", [ROWS], MIB)
     monkeypatch.setattr(storage, "sweep", fails_once)
-    janitor = Janitor(storage, interval_s=0.01)
+    janitor = Janitor([storage.sweep], interval_s=0.01)
     assert swept.wait(60)
     janitor.stop()
     assert calls[:3] == [1, 0, 0]
