@@ -11,14 +11,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.jobs import get_job
 from serve_app.store.tables import Job
+from train.checkpoint import NOT_MODEL
+
+if TYPE_CHECKING:
+    from serve_app.catalogue import KnownModel
+    from serve_app.prepare_error import PrepareError
 
 RESULT_FILE, LOCK_FILE, SPEC_FILE = "prepared.json", ".preparing", "spec.json"
+BASE_FOLDER = "base"  # of a job that starts from another one's checkpoint
 FILE_FIELDS = {
     "training": "training_file",
     "validation": "validation_file",
@@ -69,9 +75,10 @@ def _prepare(
         job = get_job(session, job_id)
         if job is None:
             raise LookupError(f"there is no job {job_id} in the store")
-        model_path = _model_path(settings, session, job)
+        model = _model_of(settings, session, job)
     fetched = folder / "files"
     try:
+        model_path = pinned(model, folder / BASE_FOLDER)
         files = _fetch(settings, database, job, fetched)
         request = job.request | {"seed": job.seed}
         done = prepare(request, folder, files, model_path, cluster)
@@ -83,15 +90,42 @@ def _prepare(
     return Preparation(done.spec, done.resolved, done.notes, done.steps_planned)
 
 
-def _model_path(settings: Settings, session: Any, job: Job) -> str:
+def _model_of(settings: Settings, session: Any, job: Job) -> "KnownModel":
     from serve_app.catalogue import find_model
-    from serve_app.prepare import PrepareError
 
     model = find_model(settings, session, job.project_id or "", job.model)
     if model is None:
-        message = f"model {job.model!r} was deleted in the meantime"
-        raise PrepareError("model_not_found", message, "model", [])
-    return model.path
+        raise _model_gone(job.model)
+    return model
+
+
+def pinned(model: "KnownModel", folder: Path) -> str:
+    """Where the job finds its model as long as it lives. Raises PrepareError when it is gone.
+
+    A checkpoint is removed when its own job has three better ones, so its files are linked.
+    """
+    if model.kind != "checkpoint":
+        return model.path
+    try:
+        files = [file for file in Path(model.path).iterdir() if file.name not in NOT_MODEL]
+        shutil.rmtree(folder, ignore_errors=True)  # of a preparation that was killed
+        folder.mkdir()
+        for file in files:
+            try:
+                (folder / file.name).hardlink_to(file)
+            except OSError:  # on another file system, or one without links
+                shutil.copy2(file, folder / file.name)
+    except FileNotFoundError:
+        raise _model_gone(model.name) from None
+    return str(folder)
+
+
+def _model_gone(name: str) -> "PrepareError":
+    from serve_app.prepare_error import PrepareError
+
+    return PrepareError(
+        "model_not_found", f"model {name!r} was deleted in the meantime", "model", []
+    )
 
 
 def _fetch(settings: Settings, database: Database, job: Job, folder: Path) -> dict[str, Path]:

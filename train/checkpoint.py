@@ -16,6 +16,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+NOT_MODEL = ("optimizer.safetensors", MANIFEST)  # what is a checkpoint's, but not its model's
 HASH_CHUNK_BYTES = 2**20
 _PREFIX, _HIDDEN = "step-", ".writing-"
 

@@ -24,11 +24,11 @@ from serve_app.chat.prompt import PromptError, Prompts
 from serve_app.chat.reading import reads_last_turn, same_reading
 from serve_app.chat.reply import Reply, ReplyForm
 from serve_app.chat.types import ChatRequest, Chunk, Failure, Item, merge
+from train.checkpoint import NOT_MODEL
 
 T = TypeVar("T")
 SEED_STRIDE, SEED_LIMIT = 1_000_003, 2**63 - 2**20  # far apart; below vLLM's limit with the turns
 MAX_TOKEN_CHARS = 128  # no tokenizer here has longer tokens
-NOT_MODEL = ("optimizer.safetensors", "manifest.json")  # a checkpoint's other files
 
 
 class EngineBrokenError(RuntimeError):

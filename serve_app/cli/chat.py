@@ -1,6 +1,7 @@
 """`ferrata chat`: one answer, or a conversation, printed while it is written."""
 
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -8,9 +9,11 @@ import typer
 from serve_app.cli.errors import note
 from serve_app.cli.options import Address, AsJson, Data, Key, connect
 from serve_app.cli.output import print_json
-from serve_app.client import Client, Json
+from serve_app.client import RETRY_S, Client, FerrataError, Json
 
 ANSWER_TIMEOUT_S = 600.0  # the engine may have to load the model first
+PATIENCE_S = 600.0  # with a model that is being loaded, or engines that are busy
+BUSY = 503
 
 
 def chat(
@@ -45,8 +48,24 @@ def chat(
             messages.append({"role": "assistant", "content": text})
 
 
-def answer(client: Client, body: Json, as_json: bool) -> str:
-    """Ask once, print the answer, return its text."""
+def answer(client: Client, body: Json, as_json: bool, patience_s: float = PATIENCE_S) -> str:
+    """Print the answer and return its text; wait for a model that is being loaded."""
+    deadline_s = time.monotonic() + patience_s
+    told = False
+    while True:
+        try:
+            return _answer_once(client, body, as_json)
+        except FerrataError as error:
+            # 503 comes before the first word: nothing is printed twice.
+            if error.status != BUSY or time.monotonic() > deadline_s:
+                raise
+            if not told:
+                note(f"{error} (waiting, at most {patience_s:.0f} s)")
+                told = True
+            time.sleep(RETRY_S)
+
+
+def _answer_once(client: Client, body: Json, as_json: bool) -> str:
     if as_json:
         done = client.call("POST", "chat/completions", body=body)
         print_json(done)

@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+from serve_app.cli import chat
 from serve_app.client import Client, FerrataError
 
 EVENTS = [{"id": f"e{n}", "object": "event", "message": str(n)} for n in range(5)]
@@ -83,3 +84,22 @@ def test_pages_are_followed_to_their_end_without_doubles():
         return httpx.Response(200, json={"data": rest[:2], "has_more": len(rest) > 2})
 
     assert list(client_of(answer).pages("x")) == rows
+
+
+def test_chat_waits_for_a_model_that_is_being_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(chat, "RETRY_S", 0.0)
+    busy = {"error": {"message": "m is being loaded", "type": "x", "param": None, "code": "c"}}
+    chunk = {"choices": [{"delta": {"content": "1960"}}]}
+    answers = [
+        httpx.Response(503, json=busy),
+        httpx.Response(503, json=busy),
+        httpx.Response(200, content=sse([chunk | {"id": "e"}], done=True)),
+    ]
+    client = client_of(lambda _: answers.pop(0))
+    assert chat.answer(client, {"model": "m", "messages": []}, as_json=False) == "1960"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("m is being loaded")) == ("1960\n", 1)
+    with pytest.raises(FerrataError, match="m is being loaded"):
+        chat.answer(
+            client_of(lambda _: httpx.Response(503, json=busy)), {}, as_json=True, patience_s=0
+        )
