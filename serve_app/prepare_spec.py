@@ -1,5 +1,6 @@
 """A create call, its rows, a model and a cluster become the fields of one `JobSpec`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,7 +113,12 @@ def assemble(
             stage.setdefault("dr_grpo_length", stage.get("max_tokens") or sampling["max_tokens"])
     try:
         resources, resource_notes = choose_resources(
-            said["resources"], cluster, model.facts, max_model_len, _most_sequences(stages)
+            said["resources"],
+            cluster,
+            model.facts,
+            max_model_len,
+            _most_sequences(stages),
+            cores=len(os.sched_getaffinity(0)),
         )
     except ResourceError as error:
         raise PrepareError("insufficient_resources", str(error), "resources", []) from None

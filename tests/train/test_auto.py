@@ -230,3 +230,13 @@ def test_rows_are_measured_by_their_longest():
     facts = measure_rows(rows, lambda row, steps: row.problem_text + "".join(steps), len)
     tags = len("<think></think>") + 1
     assert facts == RowFacts(2, 2, 2, 4, 7, tags + 7, has_thoughts=True)
+
+
+def test_threads_never_outnumber_the_cores_of_the_one_machine():
+
+    sixteen = {"CPU": 16.0, "node:10.0.0.1": 1.0, "memory": 8 * 2.0**30}
+    chosen = choose_resources({}, sixteen, TINY, 256, 256, cores=2)[0]
+    assert (chosen["num_threads"], chosen["num_verifiers"]) == (2, 1)
+    assert choose_resources({}, sixteen, TINY, 256, 256)[0]["num_threads"] == 8
+    two_nodes = sixteen | {"node:10.0.0.2": 1.0}
+    assert choose_resources({}, two_nodes, TINY, 256, 256, cores=2)[0]["num_threads"] == 8

@@ -50,12 +50,17 @@ def choose_resources(
     model: ModelFacts,
     max_model_len: int,
     num_sequences: int,
+    cores: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Choose every field of learner and rollout; `said` overrides.
 
-    `num_sequences` is the most that a step samples at once. Raises ResourceError.
+    `num_sequences` is the most that a step samples at once. `cores` are those that this machine
+    really has: Ray's CPUs are what somebody said, and more threads than cores are very slow.
+    Raises ResourceError.
     """
     device = device_of(cluster, said)
+    if cores is not None and _num_nodes(cluster) <= 1:
+        cluster = {**cluster, "CPU": min(cluster.get("CPU", 0), cores)}
     chosen, note = (_on_gpus if device == "gpu" else _on_cpus)(cluster, model)
     fields = chosen | dict(said)
     fields["max_model_len"] = max_model_len
