@@ -27,7 +27,7 @@ from serve_app.store.files import get_file
 from serve_app.store.tables import Job
 from serve_app.store.throughput import measured_throughput
 
-ESTIMATE_DEADLINE_S, SELECT_DEADLINE_S = 300.0, 1800.0
+ESTIMATE_DEADLINE_S, SELECT_DEADLINE_S, TEACHER_DEADLINE_S = 300.0, 1800.0, 1800.0
 EXAMPLES_NAME, PURPOSE = "examples.jsonl", "fine-tune"
 
 # run(service, caller, deadline_s, name of a function of native_work, arguments) -> its result.
@@ -146,8 +146,10 @@ def generate_examples(
             "num_examples": body.num_examples,
             "grader": _grader(body),
             "seed": body.seed,
+            "teacher": body.teacher and body.teacher.model_dump(mode="json"),
         }
-        made = _run(run, service, caller, body, ESTIMATE_DEADLINE_S, "generate_examples", arguments)
+        deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
+        made = _run(run, service, caller, body, deadline_s, "generate_examples", arguments)
     stored = service.files.save(
         caller.project_id, EXAMPLES_NAME, PURPOSE, iter([_lines(made["rows"])])
     )
@@ -158,6 +160,7 @@ def generate_examples(
         "num_rejected": made["num_rejected"],
         "num_unknown": made["num_unknown"],
         "message": made["summary"],
+        **({"teacher": made["teacher"]} if "teacher" in made else {}),
         "examples": made["rows"][:PREVIEW],
     }
 

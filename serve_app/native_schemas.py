@@ -1,12 +1,12 @@
 """Bodies of the calls beside jobs: examples, model selection. Estimates take a create body."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
-from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS, JobFields
+from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS, TeacherRequest
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16
@@ -31,9 +31,8 @@ class RowsOrFile(Request):
 class GenerateExamples(RowsOrFile):
     """Body of POST /examples/generate and /v1/fine_tuning/examples."""
 
-    refusals: ClassVar[dict[str, str]] = {"teacher": JobFields.refusals["teacher"]}
     num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = NUM_EXAMPLES
-    teacher: Any = None
+    teacher: TeacherRequest | None = None  # none: the programmatic solver
 
 
 class Constraints(Request):

@@ -12,11 +12,13 @@ from rollout.verifiers.registry import parse_grader
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_experts import find_grader
-from serve_app.prepare_rows import as_json, read_rows_of
+from serve_app.prepare_rows import JobRows, as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from train.auto.facts import ModelFacts
 from train.data import read_rows
+from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
+from train.experts.teachers import EndpointTeacherSpec
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
 from train.selection.probe import probe
@@ -33,7 +35,9 @@ def estimate_job(
 ) -> dict[str, Any]:
     """Prepare the job in a folder that is thrown away, and count its work. Raises PrepareError."""
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(request, Path(folder), files, model_path, cluster)
+        # A teacher costs money: an estimate asks none.
+        asked = {name: value for name, value in request.items() if name != "teacher"}
+        prepared = prepare(asked, Path(folder), files, model_path, cluster)
         spec = load_spec(Path(folder) / "spec.json")
         model = load_model_at_hand(model_path)
         parts = estimate_parts(
@@ -62,14 +66,20 @@ def rows_by_use(spec: JobSpec) -> dict[str, list[Any]]:
 
 
 def generate_examples(
-    path: Path, num_examples: int, grader: Mapping[str, Any] | None, seed: int
+    path: Path,
+    num_examples: int,
+    grader: Mapping[str, Any] | None,
+    seed: int,
+    teacher: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Solve rows of known families; {"rows": whole rows, "summary": what was done}.
+    """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
 
-    Raises PrepareError when no row is of a known family or no solution was verified.
+    Raises PrepareError when no row can be solved or no solution was verified.
     """
     data = read_rows_of({"training": path})
     rows = data.rows["training"]
+    if teacher is not None:
+        return _by_teacher(data, num_examples, grader, seed, teacher)
     try:
         solve_rows(rows, 1)
     except UnknownFamilyError as error:
@@ -88,6 +98,41 @@ def generate_examples(
         "num_rejected": solved.num_rejected,
         "num_unknown": solved.num_unknown,
         "summary": solved.describe(),
+    }
+
+
+def _by_teacher(
+    data: JobRows,
+    num_examples: int,
+    grader: Mapping[str, Any] | None,
+    seed: int,
+    teacher: Mapping[str, Any],
+) -> dict[str, Any]:
+    rows = data.rows["training"]
+    judge = parse_grader(dict(grader)) if grader else find_grader(data)
+    spec = EndpointTeacherSpec.model_validate(teacher)
+    try:
+        found = solve_by_teacher(rows, spec, num_examples, grader=judge, seed=seed)
+    except NothingToAskError as error:
+        raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
+    if not found.solutions:
+        raise PrepareError("no_verified_solution", f"{found.describe()}.", "teacher", [])
+    by_row = {one.row_id: one for one in found.asked if one.solution is not None}
+    made = [
+        {
+            **as_json(with_solution(row, by_row[row.id].solution)),
+            "provenance": by_row[row.id].provenance,
+        }
+        for row in rows
+        if row.id in by_row
+    ]
+    counts = found.summary()
+    return {
+        "rows": made,
+        "num_rejected": counts["rejected"],
+        "num_unknown": counts["dropped"],
+        "summary": found.describe(),
+        "teacher": counts,
     }
 
 

@@ -34,7 +34,7 @@ from train.data import DataError
 from train.plan import steps_planned
 from train.spec import JobSpec, load_spec, parse_spec, spec_to_json
 
-SPEC_FILE, DATA_FOLDER = "spec.json", "data"
+SPEC_FILE, DATA_FOLDER, TEACHER_FILE = "spec.json", "data", "teacher.jsonl"
 
 __all__ = ["PrepareError", "Prepared", "prepare"]
 
@@ -92,7 +92,8 @@ def _prepare(
         wishes_of(job).eval_samples,
         lambda row: row.reference_answer is not None or not needs_answer,
     )
-    has_steps = add_expert_steps(job, data, grader, asked_protocol(job) or "stepwise", seed)
+    protocol = asked_protocol(job) or "stepwise"
+    has_steps = add_expert_steps(job, data, grader, protocol, seed, folder / TEACHER_FILE)
     raw, notes = assemble(job, data, grader, model, cluster, has_steps=has_steps)
     spec = _write_and_check(raw, folder, data, cluster)
     planned = steps_planned(spec, data.rows["training"])

@@ -6,14 +6,16 @@ solver writes for them. The solver fills in what it can verify, and its work is 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rollout.verifiers.registry import parse_grader
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_rows import JobRows
 from serve_app.request_types import AUTO
-from serve_app.schemas import CreateJob
+from serve_app.schemas import CreateJob, TeacherRequest
 from train.data import Row
+from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.grader_inference import NoGraderError, infer_grader
 
@@ -107,12 +109,17 @@ def _fill_answers(data: JobRows) -> None:
         data.notes.append(f"reference answers: the solver wrote them for {filled} rows")
 
 
-def add_expert_steps(job: CreateJob, data: JobRows, grader: Any, protocol: Any, seed: int) -> bool:
-    """Solve training rows where no row has expert steps; True when rows have steps then.
+def add_expert_steps(
+    job: CreateJob, data: JobRows, grader: Any, protocol: Any, seed: int, journal: Path
+) -> bool:
+    """Solve training rows, by the teacher, or where none has steps; True when rows have steps then.
 
-    Raises PrepareError when a stage that needs them was asked for and nobody can write them.
+    `journal` keeps what a teacher wrote over a kill. Raises PrepareError when a stage that needs
+    steps was asked for and nobody can write them.
     """
     plan, rows = ExpertPlan.of(job), data.rows["training"]
+    if job.teacher is not None:
+        return _ask_teacher(job.teacher, plan, data, grader, protocol, seed, journal)
     if any(row.expert_steps for row in rows):
         return True
     if not plan.wanted or not plan.num_examples:
@@ -145,3 +152,37 @@ def add_expert_steps(job: CreateJob, data: JobRows, grader: Any, protocol: Any, 
     if not solved.solutions and (plan.required or plan.must_solve):
         raise PrepareError("invalid_training_file", solved.describe() + ".", "training_file", [])
     return bool(solved.solutions)
+
+
+def _ask_teacher(
+    teacher: TeacherRequest,
+    plan: ExpertPlan,
+    data: JobRows,
+    grader: Any,
+    protocol: Any,
+    seed: int,
+    journal: Path,
+) -> bool:
+    """Have the teacher write steps for rows that have none."""
+    rows = data.rows["training"]
+    try:
+        found = solve_by_teacher(
+            rows,
+            teacher,
+            plan.num_examples or NUM_EXAMPLES,
+            grader=grader,
+            protocol=protocol,
+            seed=seed,
+            journal=journal,
+        )
+    except NothingToAskError as error:
+        raise PrepareError("invalid_training_file", f"{error}.", "teacher", []) from None
+    data.notes.append(f"expert steps: {found.describe()}")
+    solutions = found.solutions
+    data.rows["training"] = [
+        with_solution(row, solutions[row.id]) if row.id in solutions else row for row in rows
+    ]
+    has_steps = any(row.expert_steps for row in data.rows["training"])
+    if not has_steps:
+        raise PrepareError("teacher_failed", f"{found.describe()}.", "teacher", [])
+    return True

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validat
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import AUTO, ParamError, Request, parse_request
+from train.experts.teachers import EndpointTeacherSpec
 from train.spec import (
     EvaluationSpec,
     LearnerSpec,
@@ -116,6 +117,12 @@ class SFTRequest(Request, SFTSpec):
     model_config = ConfigDict(strict=True)
 
 
+class TeacherRequest(Request, EndpointTeacherSpec):
+    """A model behind an OpenAI-compatible endpoint that writes expert steps."""
+
+    model_config = ConfigDict(strict=True)
+
+
 class PromptRequest(Request, PromptSpec):
     """How a row becomes a prompt."""
 
@@ -181,8 +188,6 @@ class JobFields(Request):
     """What both create calls share: names, seed, stages, limits, resources."""
 
     refusals: ClassVar[dict[str, str]] = {
-        "teacher": "no teacher model can write solutions yet; give rows with `expert_steps`, or "
-        "problems of a family that the solver knows",
         "model_selection": "a job trains the model that it names; ask POST "
         "/v1/fine_tuning/model_selection first and give its `selected_model_id` as `model`",
         "early_stopping": "is not implemented; the result is the best checkpoint on validation "
@@ -211,14 +216,15 @@ class JobFields(Request):
     srl: SRLRequest | None = None
     rlvr: RLVRRequest | None = None
     sft: SFTRequest | None = None
-    # How many rows the programmatic solver gives expert steps; "auto": where it knows how.
+    # How many rows the teacher, or the programmatic solver, gives expert steps; "auto": as many as
+    # SRL needs, where the solver knows how.
     num_examples: Annotated[int | str | None, PlainValidator(_num_examples)] = None
     prompt: PromptRequest | None = None
     sampling: SamplingRequest | None = None
     evaluation: EvaluationRequest | None = None
     resources: ResourcesRequest | None = None
     integrations: list[Any] | None = None
-    teacher: Any = None
+    teacher: TeacherRequest | None = None  # writes expert steps for rows that have none
     model_selection: Any = None
     early_stopping: Any = None
     budget: Any = None
@@ -322,6 +328,9 @@ class CreateJob(JobFields):
                     "is not used by method 'srl', which runs SRL alone, set in method.srl; for SRL "
                     "and then RLVR choose method 'reinforcement'",
                 )
+        learns_steps = not self.disables("srl") or self.asks("sft")
+        if self.teacher is not None and not learns_steps and self.kind != "srl":
+            raise ParamError("teacher", "is given, but no stage learns from expert steps")
         none_left = self.disables("srl") and self.disables("rlvr") and not self.asks("sft")
         if none_left and self.kind != "srl":
             raise ParamError("rlvr", "both `srl` and `rlvr` are null, so that no stage is left")

@@ -19,6 +19,7 @@ EXTRAS = (
     "rlvr",
     "sft",
     "num_examples",
+    "teacher",
     "prompt",
     "sampling",
     "evaluation",

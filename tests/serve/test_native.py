@@ -144,7 +144,7 @@ def test_bodies_beside_jobs_refuse_what_they_do_not_do():
     both = {"rows": problems(1), "file": "file-1"}
     for body, model, param in [
         (both, GenerateExamples, "rows"),
-        ({"rows": problems(1), "teacher": {"model": "m"}}, GenerateExamples, "teacher"),
+        ({"rows": problems(1), "teacher": {"model": "m"}}, GenerateExamples, "teacher.base_url"),
         ({"rows": problems(1), "num_examples": 0}, GenerateExamples, "num_examples"),
         ({"rows": problems(1)}, SelectModel, "task"),
         ({"task": "t"}, SelectModel, "rows"),

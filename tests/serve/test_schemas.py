@@ -7,6 +7,7 @@ from serve_app.schemas import CreateJob, StartTraining
 
 BASE = {"model": "ferrata-tiny", "training_file": "file-1"}
 ANSWER = {"type": "answer"}
+TEACHER = {"type": "endpoint", "base_url": "https://teacher.example/v1", "model": "m"}
 
 
 def reinforcement(**hyperparameters: object) -> dict:
@@ -90,6 +91,7 @@ ACCEPTED = {
     "srl disabled": {**reinforcement(), "srl": None},
     "rlvr disabled": {**reinforcement(), "rlvr": None},
     "sft": {**reinforcement(), "sft": {"num_epochs": 2, "with_thoughts": True}},
+    "teacher": {"teacher": TEACHER | {"max_tokens": 64}, "num_examples": 8},
     "resources auto": {"resources": "auto"},
     "resources": {"resources": {"num_workers": 2, "num_engines": 1, "dtype": "float32"}},
     "prompt": {"prompt": {"system": None, "step_end": "\n\n"}},
@@ -146,7 +148,10 @@ REFUSED = {
     "rlvr.group_size": stage("rlvr", group_size=1),
     "rlvr.protocol": {**stage("rlvr", protocol="single"), "sampling": {"protocol": "stepwise"}},
     "rlvr": {**reinforcement(), "srl": None, "rlvr": None},
-    "teacher": {"teacher": {"model": "m"}},
+    "teacher": {"teacher": TEACHER, "srl": None},
+    "teacher.base_url": {"teacher": {"model": "m"}},
+    "teacher.max_rounds": {"teacher": TEACHER | {"max_rounds": 9}},
+    "teacher.api_key_env": {"teacher": TEACHER | {"api_key_env": "HOME"}},
     "model_selection": {"model_selection": {}},
     "early_stopping": {"early_stopping": {"patience": 3}},
     "budget": {"budget": {"usd": 3}},

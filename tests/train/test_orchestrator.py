@@ -1,0 +1,274 @@
+"""Solutions by a teacher over real HTTP: honest, lying, stalling, garbled, dying half-way."""
+
+import collections
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from servers import Answer, completion, serve
+
+from rollout.verifiers.registry import parse_grader
+from train.data import Row
+from train.experts import digit_programs
+from train.experts.by_teacher import NothingToAskError, solve_by_teacher
+from train.experts.journal import Journal, JournalError
+from train.experts.orchestrator import Collected
+from train.experts.retriever import Retriever, solved_examples, split_document
+from train.experts.teachers import EndpointTeacherSpec
+
+GRADER = parse_grader({"type": "answer"})
+FAST = {"timeout_s": 0.5, "deadline_s": 1.0, "max_attempts": 2}
+
+
+def row(number: int, **fields: object) -> Row:
+    """A sum as a row: `number + 7`."""
+    raw = {
+        "messages": ({"role": "user", "content": f"What is {number} + 7?"},),
+        "reference_answer": str(number + 7),
+    } | fields
+    item = {name: value for name, value in raw.items() if name != "messages"}
+    return Row(f"row:{number}", item=item, **raw)  # type: ignore[arg-type]
+
+
+def rows(count: int) -> list[Row]:
+    return [row(number) for number in range(100, 100 + count)]
+
+
+def asked_number(request) -> int:
+    """The number that the conversation's problem names."""
+    problem = request.json["messages"][1]["content"]
+    found = re.search(r"What is (\d+)", problem)
+    assert found is not None
+    return int(found[1])
+
+
+def solution(number: int, result: int | None = None) -> str:
+    total = number + 7 if result is None else result
+    steps = f"1. **Read**: The numbers are {number} and 7.\n2. **Add**: It gives {total}."
+    return f"{steps}\nAnswer: {total}"
+
+
+def honest(request) -> Answer:
+    return completion(solution(asked_number(request)))
+
+
+def spec(url: str, **fields: object) -> EndpointTeacherSpec:
+    raw = {"base_url": f"{url}/v1", "model": "t", "limits": FAST, "concurrency": 4} | fields
+    return EndpointTeacherSpec.model_validate(raw)
+
+
+def collect(url: str, problems: list[Row], count: int | None = None, **fields: object) -> Collected:
+    journal = fields.pop("journal", None)
+    return solve_by_teacher(problems, spec(url, **fields), count, grader=GRADER, journal=journal)
+
+
+def check_sum(found: Collected) -> dict:
+    told = found.summary()
+    assert told["asked"] == told["accepted"] + told["rejected"] + told["dropped"]
+    return told
+
+
+def test_an_honest_teacher_is_asked_for_no_more_than_is_wanted():
+    with serve(honest) as server:
+        found = collect(server.url, rows(20), 5)
+    told = check_sum(found)
+    assert (told["asked"], told["accepted"], told["repairs"]) == (5, 5, 0)
+    assert len(server.requests) == 5
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (150, 35)
+    one = found.asked[0]
+    number = int(one.row_id.split(":")[1])
+    assert one.solution is not None
+    assert one.solution.steps[-1] == str(number + 7), "the grader reads the last step"
+    assert one.provenance["teacher"] == "endpoint:t"
+    assert one.provenance["model"] == "judge-2026"
+    assert len(one.provenance["prompt_sha256"]) == 64
+
+
+def test_a_rejected_draft_goes_back_with_reasons_that_do_not_give_the_answer_away():
+    def mends(request) -> Answer:
+        number, messages = asked_number(request), request.json["messages"]
+        if len(messages) == 2:
+            return completion(solution(number, number + 8))
+        assert messages[2]["content"] == solution(number, number + 8)
+        assert f"the answer '{number + 8}' is wrong" in messages[3]["content"]
+        assert str(number + 7) not in messages[3]["content"]
+        return completion(solution(number))
+
+    with serve(mends) as server:
+        told = check_sum(collect(server.url, rows(3)))
+    assert (told["accepted"], told["repairs"], told["drafts"]) == (3, 3, 6)
+
+
+def test_a_liar_gives_nothing():
+    with serve(lambda r: completion(solution(asked_number(r), 1))) as server:
+        found = collect(server.url, rows(4), max_rounds=2)
+    told = check_sum(found)
+    assert (told["accepted"], told["rejected"], told["drafts"]) == (0, 4, 8)
+    assert found.solutions == {}
+    assert told["reasons"] == {"the answer '1' is wrong": 4}
+
+
+def test_a_right_answer_by_a_false_equation_is_no_solution():
+    def false_line(request) -> Answer:
+        number = asked_number(request)
+        return completion(f"1. {number} + 7 = {number}\n2. So.\nAnswer: {number + 7}")
+
+    with serve(false_line) as server:
+        told = check_sum(collect(server.url, rows(2), max_rounds=1))
+    assert told["rejected"] == 2
+    assert "but it is" in next(iter(told["reasons"]))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Answer(b'{"choices": [', 200), "no_answer"),
+        (Answer({"choices": []}), "malformed"),
+        (Answer({"error": "x"}), "malformed"),
+        (completion(""), "empty"),
+        (Answer({}, wait_s=3.0), "no_answer"),
+        (Answer({}, 500), "no_answer"),
+    ],
+)
+def test_a_teacher_that_fails_is_no_verdict_and_is_counted(bad, reason):
+    def half(request) -> Answer:
+        return bad if asked_number(request) % 2 else honest(request)
+
+    with serve(half) as server:
+        found = collect(server.url, rows(6))
+    told = check_sum(found)
+    assert (told["accepted"], told["rejected"], told["dropped"]) == (3, 0, 3)
+    assert told["reasons"] == {f"teacher: {reason}": 3}
+    assert {int(i.split(":")[1]) % 2 for i in found.solutions} == {0}
+
+
+def test_a_teacher_that_dies_half_way_leaves_what_it_gave():
+    with serve(*[honest] * 3, Answer({}, 503)) as server:
+        told = check_sum(collect(server.url, rows(5), concurrency=1))
+    assert (told["accepted"], told["dropped"]) == (3, 2)
+
+
+def test_a_grader_that_fails_is_no_verdict():
+    broken = parse_grader(
+        {"type": "python", "source": "def grade(sample, item):\n    raise ValueError('x')"}
+    )
+    with serve(honest) as server:
+        found = solve_by_teacher(rows(2), spec(server.url), grader=broken)
+    told = check_sum(found)
+    assert (told["dropped"], told["reasons"]) == (2, {"verifier: no verdict": 2})
+
+
+def test_rows_that_cannot_be_verified_are_never_asked():
+    bare = row(1, reference_answer=None)
+    with serve(honest) as server:
+        with pytest.raises(
+            NothingToAskError, match="none of the 1 rows .* has a `reference_answer`"
+        ):
+            collect(server.url, [bare])
+        assert collect(server.url, [bare, row(2)]).count("accepted") == 1
+        with pytest.raises(NothingToAskError, match="every row has expert_steps"):
+            collect(server.url, [row(3, expert_steps=("10",))])
+    assert len(server.requests) == 1
+
+
+def test_solved_rows_and_documents_reach_the_prompt_where_they_share_a_word():
+    known = row(41, expert_steps=("41 + 7 = 48", "48"))
+    assert solved_examples([known, row(2)]) == [
+        "Problem: What is 41 + 7?\n1. 41 + 7 = 48\n2. 48\nAnswer: 48"
+    ]
+    with serve(honest) as server:
+        collect(server.url, [known, row(2)])
+    (request,) = server.requests
+    assert "41 + 7 = 48" in request.json["messages"][0]["content"]
+    texts = ["cats purr", "Euclid divides", "a gcd by Euclid divides twice"]
+    assert Retriever(texts, 2).passages("gcd euclid") == [texts[2], texts[1]]
+    assert Retriever(texts).passages("nothing of that") == []
+    assert Retriever([]).passages("x") == []
+    assert split_document("a\n\nb\n\n" + "c" * 4500) == [
+        "a\n\nb",
+        "c" * 2000,
+        "c" * 2000,
+        "c" * 500,
+    ]
+
+
+def test_a_journal_of_another_run_is_refused_and_a_torn_line_dropped(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    book = Journal(path, {"seed": 1})
+    book.add({"n": 1})
+    book.close()
+    with path.open("ab") as file:
+        file.write(b'{"n": 2, "to')
+    again = Journal(path, {"seed": 1})
+    assert again.entries == [{"n": 1}]
+    again.add({"n": 3})
+    again.close()
+    assert Journal(path, {"seed": 1}).entries == [{"n": 1}, {"n": 3}]
+    with pytest.raises(JournalError, match="of another run"):
+        Journal(path, {"seed": 2})
+
+
+def test_nothing_accepted_is_lost_when_the_process_is_killed(tmp_path):
+    """The next process asks for the rest, and for no row twice that was decided."""
+    journal = tmp_path / "journal.jsonl"
+    data = tmp_path / "rows.jsonl"
+    lines = [
+        {"messages": [{"role": "user", "content": f"{n:04d}:1sr,2li"}], "reference_answer": a}
+        for n, a in ((n, digit_programs.solve(f"{n:04d}:1sr,2li")[2]) for n in range(12))
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, "-c", SCRIPT, str(data), str(journal)]
+    asked: collections.Counter[str] = collections.Counter()
+
+    def slowly(request) -> Answer:
+        problem = request.json["messages"][1]["content"]
+        asked[problem] += 1
+        steps, _, answer = digit_programs.solve(problem)
+        text = "\n".join(f"{n}. {step}" for n, step in enumerate(steps, start=1))
+        reply = completion(f"{text}\nAnswer: {answer}")
+        reply.wait_s = 0.2
+        return reply
+
+    with serve(slowly) as server:
+        environment = os.environ | {"TEACHER": server.url, "PYTHONPATH": str(ROOT)}
+        first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_bytes().count(b'"accepted"') < 3:
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
+        kept = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+    told = json.loads(done.stdout)
+    assert (told["asked"], told["accepted"]) == (12, 12)
+    whole = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+    assert whole[: len(kept)] == kept
+    assert len({entry["row_id"] for entry in whole}) == 12
+    twice = [problem for problem, count in asked.items() if count > 1]
+    assert len(twice) <= 2, "only what was under way is asked again"
+
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from rollout.verifiers.registry import parse_grader
+from train.data import read_rows
+from train.experts.by_teacher import solve_by_teacher
+from train.experts.teachers import EndpointTeacherSpec
+
+spec = EndpointTeacherSpec(base_url=os.environ["TEACHER"] + "/v1", model="t", concurrency=2)
+found = solve_by_teacher(
+    read_rows(Path(sys.argv[1])), spec, grader=parse_grader({"type": "answer"}),
+    journal=Path(sys.argv[2]),
+)
+print(json.dumps(found.summary()))
+"""
