@@ -167,9 +167,7 @@ def test_a_grader_that_fails_is_no_verdict():
 def test_rows_that_cannot_be_verified_are_never_asked():
     bare = row(1, reference_answer=None)
     with serve(honest) as server:
-        with pytest.raises(
-            NothingToAskError, match="none of the 1 rows .* has a `reference_answer`"
-        ):
+        with pytest.raises(NothingToAskError, match="none of the 1 rows without expert_steps"):
             collect(server.url, [bare])
         assert collect(server.url, [bare, row(2)]).count("accepted") == 1
         with pytest.raises(NothingToAskError, match="every row has expert_steps"):
