@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from serve_app.settings import Settings
-from serve_app.store.jobs import get_model
+from serve_app.store.jobs import get_model, list_models
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -40,6 +40,12 @@ def find_model(
     if settings.allow_hub_models and is_hub_name(name):
         return KnownModel(name, name, "hub")
     return None
+
+
+def candidates(settings: Settings, session: Session, project_id: str) -> dict[str, str]:
+    """Models that a project may have compared, name -> folder: the base models and its own."""
+    own = [model for model in list_models(session, project_id) if model.kind == "fine_tuned"]
+    return {**settings.models, **{model.name: model.path for model in own}}
 
 
 def is_hub_name(name: str) -> bool:

@@ -13,11 +13,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from serve_app.catalogue import HubUnreachableError, find_model, hub_has
+from serve_app.catalogue import HubUnreachableError, candidates, find_model, hub_has
 from serve_app.context import Service
 from serve_app.errors import bad_request, conflict, too_many, unavailable
 from serve_app.ids import new_id
 from serve_app.keys import Caller
+from serve_app.request_types import AUTO
 from serve_app.schemas import CreateJob
 from serve_app.store import jobs
 from serve_app.store.files import get_file
@@ -135,7 +136,10 @@ def _earlier(
 
 
 def _check_names(service: Service, session: Session, caller: Caller, body: CreateJob) -> None:
-    if find_model(service.settings, session, caller.project_id, body.model) is None:
+    if body.model == AUTO:
+        if not candidates(service.settings, session, caller.project_id):
+            raise bad_request("model: 'auto' has no model to choose from", param="model")
+    elif find_model(service.settings, session, caller.project_id, body.model) is None:
         raise _unknown_model(body.model)
     for field in FILE_FIELDS:
         if (file_id := getattr(body, field)) is None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serve_app.catalogue import find_model
+from serve_app.catalogue import candidates, find_model
 from serve_app.context import Service
 from serve_app.create import FILE_FIELDS, Attempted, check_hub, create_job
 from serve_app.ids import new_id
@@ -22,7 +22,6 @@ from serve_app.preview import PREVIEW
 from serve_app.request_types import RequestError
 from serve_app.schemas import CreateJob, StartTraining
 from serve_app.settings import TASKS_FOLDER, Settings
-from serve_app.store import jobs
 from serve_app.store.files import get_file
 from serve_app.store.tables import Job
 from serve_app.store.throughput import measured_throughput
@@ -190,7 +189,8 @@ def select_model(
         "score": best and best["score"],
         "candidates": ranked,
         "basis": "score: pass@k, measured by sampling the rows' problems with each model before "
-        "any training; equal scores are ordered by counted operations per problem",
+        "any training, on more problems the longer a model may still win; equal scores are ordered "
+        "by measured step reward, then by counted operations per problem",
     }
 
 
@@ -198,9 +198,7 @@ def _candidates(service: Service, caller: Caller, body: SelectModel) -> dict[str
     """The models to look at, name -> folder or hub name."""
     named = body.constraints.models
     with service.database.read() as session:
-        own = jobs.list_models(session, caller.project_id)
-        trained = [model.name for model in own if model.kind == "fine_tuned"]
-        names = named or [*service.settings.models, *trained]
+        names = named or list(candidates(service.settings, session, caller.project_id))
         found = {
             name: find_model(service.settings, session, caller.project_id, name) for name in names
         }

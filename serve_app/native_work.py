@@ -22,7 +22,8 @@ from train.experts.teachers import EndpointTeacherSpec
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
 from train.selection.probe import probe
-from train.selection.ranking import Candidate, rank
+from train.selection.race import as_answer, race
+from train.selection.ranking import Candidate
 from train.spec import JobSpec, load_spec
 
 
@@ -147,11 +148,12 @@ def select_model(
     Raises PrepareError for rows that are wrong for every model.
     """
     constraints = request["constraints"]
-    looked_at = [
-        _look_at(name, folder, request, path, cluster, constraints)
-        for name, folder in candidates.items()
-    ]
-    return [candidate.as_json() for candidate in rank(looked_at)]
+
+    def look(name: str, num_problems: int) -> Candidate:
+        return _look_at(name, candidates[name], request, path, cluster, num_problems)
+
+    looked_at = race(list(candidates), look, constraints["num_problems"])
+    return as_answer(looked_at)
 
 
 def _look_at(
@@ -160,8 +162,9 @@ def _look_at(
     request: Mapping[str, Any],
     path: Path,
     cluster: Mapping[str, float],
-    constraints: Mapping[str, Any],
+    num_problems: int,
 ) -> Candidate:
+    constraints = request["constraints"]
     facts: ModelFacts | None = None
     try:
         facts = load_model_at_hand(model_path).facts
@@ -172,7 +175,7 @@ def _look_at(
         with tempfile.TemporaryDirectory() as folder:
             prepare(_job_body(name, request), Path(folder), {"training": path}, model_path, cluster)
             spec = load_spec(Path(folder) / "spec.json")
-            seen = probe(spec, facts, num_problems=constraints["num_problems"], k=constraints["k"])
+            seen = probe(spec, facts, num_problems=num_problems, k=constraints["k"])
     except PrepareError as error:
         if error.param == "training_file":  # the rows themselves are wrong, for every model
             raise

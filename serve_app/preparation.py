@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serve_app.request_types import AUTO
 from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.jobs import get_job
@@ -40,6 +41,7 @@ class Preparation:
     resolved: dict[str, Any] = field(default_factory=dict)  # the request, "auto" replaced
     notes: list[str] = field(default_factory=list)  # why each automatic choice
     steps_planned: int = 0
+    model: str | None = None  # that was selected, where the job asked for "auto"
     error: dict[str, Any] | None = None  # {"code", "message", "param"}: the user's to mend
     bad_lines: list[dict[str, Any]] = field(default_factory=list)  # {"line", "message"}
 
@@ -69,33 +71,73 @@ def _prepare(
     folder: Path,
     cluster: dict[str, float],
 ) -> Preparation:
+    from serve_app.catalogue import candidates
     from serve_app.prepare import PrepareError, prepare
 
     with database.read() as session:
         job = get_job(session, job_id)
         if job is None:
             raise LookupError(f"there is no job {job_id} in the store")
-        model = _model_of(settings, session, job)
     fetched = folder / "files"
+    request = job.request | {"seed": job.seed}
+    notes: list[str] = []
     try:
-        model_path = pinned(model, folder / BASE_FOLDER)
         files = _fetch(settings, database, job, fetched)
-        request = job.request | {"seed": job.seed}
-        done = prepare(request, folder, files, model_path, cluster)
+        name = job.model
+        if name == AUTO:
+            with database.read() as session:
+                models = candidates(settings, session, job.project_id or "")
+            name, notes = choose_model(models, request, files["training"], cluster)
+        with database.read() as session:
+            model = _model_of(settings, session, job, name)
+        model_path = pinned(model, folder / BASE_FOLDER)
+        done = prepare(request | {"model": name}, folder, files, model_path, cluster)
     except PrepareError as error:
         told = {"code": error.code, "message": error.message, "param": error.param}
         return Preparation(error=told, bad_lines=error.lines)
     finally:
         shutil.rmtree(fetched, ignore_errors=True)
-    return Preparation(done.spec, done.resolved, done.notes, done.steps_planned)
+    selected = name if job.model == AUTO else None
+    return Preparation(
+        done.spec, done.resolved, [*notes, *done.notes], done.steps_planned, selected
+    )
 
 
-def _model_of(settings: Settings, session: Any, job: Job) -> "KnownModel":
+def choose_model(
+    models: Mapping[str, str], request: Mapping[str, Any], training: Path, cluster: dict[str, float]
+) -> tuple[str, list[str]]:
+    """The model that suits the job's rows best, by measurement, and why. Raises PrepareError."""
+    from serve_app.native_schemas import MAX_CANDIDATES, Constraints
+    from serve_app.native_work import select_model
+    from serve_app.prepare_error import PrepareError
+
+    names = list(models)[:MAX_CANDIDATES]
+    method = request.get("method") or {}
+    part = method.get(method.get("type", ""), {})
+    asked = {
+        "constraints": Constraints().model_dump(mode="json"),
+        "grader": part.get("grader"),
+        "seed": request["seed"],
+    }
+    ranked = select_model(asked, training, {name: models[name] for name in names}, cluster)
+    shown = [
+        f"model selection: {each['model_id']}: "
+        + (each["reason"] or f"selected, pass@k {each['score']:.3f}, {each['measured']}")
+        for each in ranked
+    ]
+    if ranked[0]["score"] is None:
+        raise PrepareError("no_candidate", "; ".join(shown) + ".", "model", [])
+    if len(models) > len(names):
+        shown.append(f"model selection: the newest {len(names)} of {len(models)} were measured")
+    return ranked[0]["model_id"], shown
+
+
+def _model_of(settings: Settings, session: Any, job: Job, name: str) -> "KnownModel":
     from serve_app.catalogue import find_model
 
-    model = find_model(settings, session, job.project_id or "", job.model)
+    model = find_model(settings, session, job.project_id or "", name)
     if model is None:
-        raise _model_gone(job.model)
+        raise _model_gone(name)
     return model
 
 

@@ -188,8 +188,8 @@ class JobFields(Request):
     """What both create calls share: names, seed, stages, limits, resources."""
 
     refusals: ClassVar[dict[str, str]] = {
-        "model_selection": "a job trains the model that it names; ask POST "
-        "/v1/fine_tuning/model_selection first and give its `selected_model_id` as `model`",
+        "model_selection": "is not a field of a job; give `model`: 'auto' to have one selected, or "
+        "ask POST /v1/fine_tuning/model_selection with constraints first",
         "early_stopping": "is not implemented; the result is the best checkpoint on validation "
         "rows anyhow. Bound the work by a stage's `max_steps`",
         "budget": "is not implemented; bound the work by a stage's `max_steps` or by "
@@ -197,7 +197,7 @@ class JobFields(Request):
         "warm_start": "is not implemented; name the model to start from as `model`, or give `sft` "
         "for a supervised warm start on expert steps",
     }
-    model: Annotated[str, Field(min_length=1, max_length=512)]
+    model: Annotated[str, Field(min_length=1, max_length=512)]  # "auto": selected by measurement
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     metadata: (
@@ -237,13 +237,6 @@ class JobFields(Request):
             return raw
         told_apart = ("model", "num_examples")
         return {k: v for k, v in raw.items() if v != AUTO or k in told_apart}
-
-    @field_validator("model")
-    @classmethod
-    def _is_named(cls, value: str) -> str:
-        if value == AUTO:
-            raise ValueError("'auto' is not implemented; " + cls.refusals["model_selection"])
-        return value
 
     @field_validator("suffix")
     @classmethod

@@ -108,6 +108,7 @@ def enter(session: Session, job: Job, preparation: Preparation) -> None:
         error = preparation.error
         set_status(session, job, JobStatus.FAILED, message=error["message"], error=error)
         return
+    job.model = preparation.model or job.model
     job.spec, job.steps_planned = preparation.spec, preparation.steps_planned
     job.request = job.request | {"resolved": preparation.resolved}
     for note in preparation.notes:

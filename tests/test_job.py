@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rollout.verifiers.answer import AnswerVerifier
 from train import checkpoint
 from train.data import read_rows
-from train.evaluate import wilson_interval
 from train.events import read_events
 from train.plan import sft_steps
 from train.spec import load_spec
+from train.statistics import wilson_interval
 
 SMALL = (
     "srl.max_steps=6",

@@ -10,11 +10,16 @@ from conftest import MODEL, ROOT
 from serve.kit import whole_service
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from serve_app import native
+from serve_app import native, wire
+from serve_app.create import Attempted
 from serve_app.native_schemas import SelectModel
+from serve_app.preparation import prepare_job
 from serve_app.request_types import parse_request
+from serve_app.schemas import StartTraining
 from serve_app.store.database import Database
+from serve_app.store.jobs import get_job
 from serve_app.store.migrate import migrate
+from serve_app.validation import enter
 from train.experts.digit_programs import LINE_OPERATIONS
 
 
@@ -45,26 +50,56 @@ def untrained(tmp_path) -> str:
     return str(folder)
 
 
-def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(
-    cluster, untrained, tmp_path
-):
+@pytest.fixture
+def service(untrained, tmp_path):
+    """A service of two models, of which one can solve the rows below."""
     database = Database(f"sqlite:///{tmp_path / 'store.db'}")
     migrate(database)
     models = {"a-untrained": untrained, "ferrata-tiny": str(MODEL)}
-    service = whole_service(database, tmp_path / "data", models=models)
-    caller = service.keyring.authenticate(service.keyring.create_key("p", "k")[1])
-    assert caller is not None
+    yield whole_service(database, tmp_path / "data", models=models)
+    database.close()
+
+
+@pytest.fixture
+def caller(service):
+    return service.keyring.authenticate(service.keyring.create_key("p", "k")[1])
+
+
+def problems() -> list[dict]:
+    """Programs of one line, which the embedded model does well."""
     rng = random.Random(1)
     texts = [f"{rng.randrange(10_000):04d}:1{rng.choice(LINE_OPERATIONS)}" for _ in range(40)]
-    rows = [{"messages": [{"role": "user", "content": text}]} for text in dict.fromkeys(texts)]
+    return [{"messages": [{"role": "user", "content": text}]} for text in dict.fromkeys(texts)]
+
+
+def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(cluster, service, caller):
+    rows = problems()
     constraints = {"num_problems": 16, "k": 4}
     body = parse_request(SelectModel, {"task": "lines", "rows": rows, "constraints": constraints})
     answer = native.select_model(service, caller, body)
-    database.close()
     assert answer["selected_model_id"] == "ferrata-tiny"
     best, other = answer["candidates"]
     assert best["score"] == answer["score"] > 0.8
     assert (other["model_id"], other["score"]) == ("a-untrained", 0.0)
+    assert (best["reason"], best["pareto"]) == (None, True)
+    assert "against" in other["reason"]
+    assert best["measured"]["step_reward"] > other["measured"]["step_reward"]
     for seen in (best, other):
-        assert seen["measured"]["num_problems"] == 16
+        assert seen["measured"]["num_problems"] == 8, "the first look left no doubt"
         assert seen["counted"]["flops_per_problem"] > seen["counted"]["num_parameters"]
+
+
+def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(cluster, service, caller):
+    body = parse_request(StartTraining, {"model": "auto", "rows": problems()})
+    job, _ = native.start_training(service, caller, body, Attempted())
+    prepared = prepare_job(service.settings, job.id, ray.cluster_resources())
+    assert (prepared.error, prepared.model) == (None, "ferrata-tiny")
+    told = [note for note in prepared.notes if note.startswith("model selection: ")]
+    assert "ferrata-tiny: selected, pass@k" in told[0]
+    assert "a-untrained: pass@8 0.000" in told[1]
+    with service.database.write() as session:
+        row = get_job(session, job.id, lock=True)
+        enter(session, row, prepared)
+        shown = wire.job_object(row, "o", None)
+    assert (shown["model"], shown["status"]) == ("ferrata-tiny", "queued")
+    assert row.spec["model"] == str(MODEL)

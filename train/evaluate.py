@@ -1,6 +1,5 @@
 """Evaluation: greedy accuracy and pass@k over whole problems, with Wilson intervals."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Any
 from rollout.collector import score_groups
 from rollout.pool import RolloutPool
 from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
+from train.statistics import pass_at_k, wilson_interval
 
 MIN_JUDGED_SHARE = 0.9  # of an evaluation's problems; below, an accuracy would mislead
 MAX_REASON = 1000  # characters of failures in a message
 SOLVED = 0.5  # a rollout solves its problem when its reward exceeds this
-Z95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +109,6 @@ def _sample(group: RolloutGroup) -> dict[str, Any]:
         "reward": verdict.reward,
         "solved": verdict.reward > SOLVED,
     }
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """1 - C(n-c, k) / C(n, k): k of n samples hold one of the c right ones.
-
-    Source: Chen et al., arXiv 2107.03374, equation 1.
-    """
-    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson, 1927)."""
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _run(

@@ -92,6 +92,7 @@ ACCEPTED = {
     "rlvr disabled": {**reinforcement(), "rlvr": None},
     "sft": {**reinforcement(), "sft": {"num_epochs": 2, "with_thoughts": True}},
     "teacher": {"teacher": TEACHER | {"max_tokens": 64}, "num_examples": 8},
+    "model auto": {"model": "auto"},
     "resources auto": {"resources": "auto"},
     "resources": {"resources": {"num_workers": 2, "num_engines": 1, "dtype": "float32"}},
     "prompt": {"prompt": {"system": None, "step_end": "\n\n"}},
@@ -102,7 +103,7 @@ ACCEPTED = {
 }
 
 REFUSED = {
-    "model": {"model": "auto"},
+    "model": {"model": ""},
     "suffix": {"suffix": "x" * 65},
     "suffix (form)": {"suffix": "a:b"},
     "suffix (empty)": {"suffix": ""},
@@ -167,7 +168,11 @@ def without_auto(value: object) -> object:
     """The body with its "auto" values left out, `num_examples` aside."""
     if not isinstance(value, dict):
         return value
-    return {k: without_auto(v) for k, v in value.items() if v != "auto" or k == "num_examples"}
+    return {
+        k: without_auto(v)
+        for k, v in value.items()
+        if v != "auto" or k in ("model", "num_examples")
+    }
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

@@ -7,7 +7,8 @@ import pytest
 
 from rollout.types import Problem, Rollout, RolloutGroup, SamplingSpec, Turn, Verdict
 from rollout.verifiers.answer import AnswerVerifier
-from train.evaluate import Ledger, evaluate, num_solved, pass_at_k, wilson_interval
+from train.evaluate import Ledger, evaluate, num_solved
+from train.statistics import pass_at_k, wilson_interval
 
 
 def test_the_wilson_interval_has_the_textbook_values():

@@ -5,7 +5,9 @@ Runs where ray is connected; starts the job's own engines and verifiers and stop
 
 import random
 import time
+from dataclasses import replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rollout.collector import score_groups
 from rollout.types import Problem, RolloutGroup
@@ -14,12 +16,15 @@ from train.selection.cost import Work, turn_work
 from train.selection.ranking import Measurement
 from train.spec import JobSpec
 
+if TYPE_CHECKING:
+    from rollout.pool import RolloutPool
+
 PROBE_SEED = 20_260_101
 PROBE_TEMPERATURE = 1.0
 
 
 def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Measurement:
-    """Measure pass@k of the job's model before any training.
+    """Measure pass@k of the job's model before any training, and where the job has SRL its reward.
 
     Raises ValueError for rows that cannot be used, RuntimeError when no problem was judged.
     """
@@ -35,9 +40,30 @@ def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Mea
         sampling = spec.sampling_spec(PROBE_TEMPERATURE)
         rollouts = pool.generate(problems, k, sampling, PROBE_SEED)
         groups = score_groups(problems, rollouts, lambda pairs: pool.score(_grader(spec), pairs))
+        step_reward = _step_reward(spec, pool, num_problems, k)
     finally:
         pool.stop()
-    return summarise(groups, facts, k, time.monotonic() - started_s)
+    seen = summarise(groups, facts, k, time.monotonic() - started_s)
+    return replace(seen, step_reward=step_reward)
+
+
+def _step_reward(spec: JobSpec, pool: "RolloutPool", num_problems: int, k: int) -> float | None:
+    """Mean reward of single steps, where each stands; None when no row has expert steps."""
+    from train.data import read_rows
+    from train.prompts import PromptRenderer, load_tokenizer
+    from train.srl import srl_problems, srl_verifier
+
+    if spec.srl is None:
+        return None
+    renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
+    problems = srl_problems(read_rows(spec.data.train), renderer, spec.srl)
+    if len(problems) > num_problems:
+        problems = random.Random(PROBE_SEED).sample(problems, num_problems)
+    rollouts = pool.generate(problems, k, spec.step_sampling_spec(spec.srl), PROBE_SEED)
+    verifier = srl_verifier(spec.srl)
+    groups = score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
+    rewards = [verdict.reward for group in groups for _, verdict in group.scored()]
+    return fmean(rewards) if rewards else None
 
 
 def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
@@ -56,7 +82,8 @@ def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
 
 def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float) -> Measurement:
     """The figures of scored groups. A problem without every verdict is left out."""
-    from train.evaluate import num_solved, pass_at_k
+    from train.evaluate import num_solved
+    from train.statistics import pass_at_k
 
     judged = [group for group in groups if None not in group.verdicts]
     if not judged:
