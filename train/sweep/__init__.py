@@ -1,0 +1,1 @@
+"""Sweeps: many settings of one job by Ray Tune, each trial an ordinary job."""
