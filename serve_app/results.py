@@ -80,6 +80,8 @@ def enter_success(
         **(job.metrics or {}),
         "heldout": report.get("rows", []),
         "best": report.get("best"),
+        "skills": report.get("skills", {}),
+        "regressions": report.get("regressions", []),
     }
     job.result_files = [file.id] if file is not None else []
     message = f"The job has succeeded; its model is {name}"

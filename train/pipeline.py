@@ -22,6 +22,7 @@ from train.data import Row
 from train.evaluate import Evaluation, evaluate
 from train.events import EventLog
 from train.export import export_model
+from train.performance import report_skills
 from train.policy import load_model
 from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
@@ -134,9 +135,14 @@ class _Job:
         """Evaluate base and stages on held-out rows, export, and put it all into one record."""
         rows = self._evaluate_heldout(results) if self.data.heldout else []
         stage, best = list(results.items())[-1]
+        names = [row["name"] for row in rows]
+        performance = report_skills(self.out / SAMPLES_FOLDER, names, self.data.heldout)
+        for loss in performance.get("regressions", ()):
+            self._warn_of(loss, names[0])
         export = export_model(best.path, self.out / "export", self.spec)
         return {
             "rows": rows,
+            **performance,
             "export": str(export),
             "best": {"stage": stage, "step": best.step, "valid_reward": best.valid_reward},
             "protocol": self.spec.sampling.protocol,
@@ -144,6 +150,15 @@ class _Job:
             "completions": self._completions(),
             "spec": spec_to_json(self.spec),
         }
+
+    def _warn_of(self, loss: dict[str, Any], parent: str) -> None:
+        """Say in the job's events what the new policy lost."""
+        said = (
+            f"regression: of {loss['num_problems']} held-out problems ({loss['skill']}) the new "
+            f"model lost {loss['lost']} that {parent} solved, and gained {loss['gained']} "
+            f"(p {loss['p_value']:.2g})"
+        )
+        self.emit("message", level="warn", message=said, data=loss)
 
     def _once(self, name: str, run: Callable[[], StageResult]) -> StageResult:
         """Run a stage unless its result is committed. Raises JobStoppedError before it starts."""

@@ -1,5 +1,8 @@
 """Health says what is down, and what works goes on answering."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
@@ -68,3 +71,34 @@ def test_what_does_not_answer_is_named_without_addresses(settings, monkeypatch):
 
     told = RayChatLink(Handle()).health()  # pyright: ignore[reportArgumentType]
     assert told == {"ok": False, "detail": "the chat deployment does not answer: ConnectionError"}
+
+
+def test_health_answers_while_every_other_thread_waits(tenant, monkeypatch):
+    """As when a hub hangs: more creates than the routes have threads."""
+    go_on, waiting = threading.Event(), threading.Semaphore(0)
+
+    def hangs(*_):
+        waiting.release()
+        go_on.wait(60)
+        return False
+
+    monkeypatch.setattr("serve_app.create.hub_has", hangs)
+    file_id = tenant.upload()
+    body = {"model": "owner/name", "training_file": file_id}
+    with ThreadPoolExecutor(60) as clients, TestClient(tenant.app) as one_loop:
+        headers = {"authorization": f"Bearer {tenant.key}"}
+        calls = [
+            clients.submit(one_loop.post, "/v1/fine_tuning/jobs", json=body, headers=headers)
+            for _ in range(60)
+        ]
+        try:
+            for _ in range(40):  # all that there are
+                assert waiting.acquire(timeout=60)
+            probe = threading.Thread(target=lambda: answers.append(one_loop.get("/healthz")))
+            answers: list = []
+            probe.start()
+            probe.join(20)
+            assert [answer.status_code for answer in answers] == [200]
+        finally:
+            go_on.set()
+        assert {call.result().status_code for call in calls} == {400}
