@@ -65,6 +65,9 @@ def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(
     best, other = answer["candidates"]
     assert best["score"] == answer["score"] > 0.8
     assert (other["model_id"], other["score"]) == ("a-untrained", 0.0)
+    assert answer["selection_cost"]["share_of_full_evaluation"] <= 0.5
+    assert (best["on_pareto_front"], other["interval"][0]) == (True, 0.0)
     for seen in (best, other):
-        assert seen["measured"]["num_problems"] == 16
+        # Of 16: 2 and 2 more; 4 of 4 solved lies above 0 of 4, so that no more are needed.
+        assert seen["measured"]["num_problems"] <= 8
         assert seen["counted"]["flops_per_problem"] > seen["counted"]["num_parameters"]

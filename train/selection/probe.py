@@ -18,8 +18,8 @@ PROBE_SEED = 20_260_101
 PROBE_TEMPERATURE = 1.0
 
 
-def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Measurement:
-    """Measure pass@k of the job's model before any training.
+def probe(spec: JobSpec, facts: ModelFacts, *, first: int, last: int, k: int) -> Measurement:
+    """Measure pass@k of the job's model before any training, on problems [first, last).
 
     Raises ValueError for rows that cannot be used, RuntimeError when no problem was judged.
     """
@@ -28,7 +28,7 @@ def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Mea
     from train.policy import load_model
 
     started_s = time.monotonic()
-    problems = probe_problems(spec, num_problems)
+    problems = probe_problems(spec)[first:last]
     pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
     try:
         pool.publish(load_model(spec.model, spec.rollout.dtype).state_dict(), 0)
@@ -40,8 +40,8 @@ def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Mea
     return summarise(groups, facts, k, time.monotonic() - started_s)
 
 
-def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
-    """A seeded sample of the job's training and validation rows that the grader can judge."""
+def probe_problems(spec: JobSpec) -> list[Problem]:
+    """The job's training and validation rows that the grader can judge, in a seeded order."""
     from train.data import read_rows
     from train.prompts import PromptRenderer, load_tokenizer
     from train.rlvr import rlvr_problems
@@ -49,8 +49,7 @@ def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
     rows = [*read_rows(spec.data.train), *read_rows(spec.data.valid)]
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
     problems = rlvr_problems(rows, renderer, _grader(spec))
-    if len(problems) > num_problems:
-        problems = random.Random(PROBE_SEED).sample(problems, num_problems)
+    random.Random(PROBE_SEED).shuffle(problems)
     return problems
 
 
@@ -80,6 +79,7 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
         tokens_per_problem=fmean(w.prompt_tokens + w.sampled_tokens for w in works),
         flops_per_problem=fmean(w.sampling_flops for w in works),
         seconds=seconds,
+        solved=tuple(num_solved(group) for group in judged),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 
@@ -16,6 +17,7 @@ class Measurement:
     tokens_per_problem: float  # prompt and sampled, of k rollouts
     flops_per_problem: float
     seconds: float
+    solved: tuple[int, ...] = ()  # by problem, of its k samples
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Candidate:
     num_parameters: int | None = None
     measured: Measurement | None = None
     reason: str | None = None  # why it was not measured
+    interval: tuple[float, float] | None = None  # 95%, of pass@k
+    lost: str | None = None  # why it is not on the Pareto front
 
     def as_json(self) -> dict[str, Any]:
         """For the answer: every number stands under how it was come by."""
@@ -33,7 +37,9 @@ class Candidate:
         return {
             "model_id": self.model_id,
             "score": seen.pass_at_k if seen else None,
-            "reason": self.reason,
+            "interval": [round(bound, 4) for bound in self.interval] if self.interval else None,
+            "reason": self.reason or self.lost,
+            "on_pareto_front": seen is not None and self.lost is None,
             "measured": {
                 f"pass_at_{seen.k}": seen.pass_at_k,
                 "sampled": seen.sampled,
@@ -48,6 +54,25 @@ class Candidate:
                 "flops_per_problem": float(f"{seen.flops_per_problem:.4g}") if seen else None,
             },
         }
+
+
+def combine(parts: Sequence[Measurement]) -> Measurement:
+    """One measurement of several on different problems, each problem counting alike."""
+    num_problems = sum(part.num_problems for part in parts)
+
+    def mean(name: str) -> float:
+        return fmean((getattr(p, name) for p in parts), [p.num_problems for p in parts])
+
+    return Measurement(
+        num_problems=num_problems,
+        k=parts[0].k,
+        pass_at_k=mean("pass_at_k"),
+        sampled=mean("sampled"),
+        tokens_per_problem=mean("tokens_per_problem"),
+        flops_per_problem=mean("flops_per_problem"),
+        seconds=sum(part.seconds for part in parts),
+        solved=tuple(count for part in parts for count in part.solved),
+    )
 
 
 def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
