@@ -73,7 +73,6 @@ def select_model(
         if not ready:
             lines = "; ".join(f"{one.model_id}: {one.reason}" for one in unread)
             raise PrepareError("no_model_fits", f"no model can be measured: {lines}", None, [])
-        selector.entries = [entry for entry in selector.entries if entry.name in ready]
 
         def measure(name: str, first: int, last: int) -> Measurement:
             one = ready[name]
@@ -81,7 +80,9 @@ def select_model(
 
         usable = min(len(probe_problems(one.spec)) for one in ready.values())
         num_problems = min(constraints["num_problems"], usable)
-        choice = selector.choose(measure, num_problems=num_problems, k=constraints["k"])
+        choice = selector.choose(
+            measure, num_problems=num_problems, k=constraints["k"], among=ready
+        )
     return {
         "candidates": [one.as_json() for one in (*choice.candidates, *unread)],
         "selection_cost": choice.cost_json(),

@@ -19,6 +19,8 @@ from train.selection.prediction import (
     pareto_front,
     serving_price_per_million,
 )
+from train.selection.ranking import Measurement
+from train.selection.selector import DynamicModelSelector
 
 
 def entry(name, **fields):
@@ -133,3 +135,35 @@ def test_the_front_holds_what_nothing_beats_and_losers_say_what_beats_them():
         "c": "a has a benefit of 0.5 against 0.4, at a cost of 1 against 2",
         "d": "b has a benefit of 0.9 against 0.9, at a cost of 4 against 5",
     }
+
+
+def test_the_selector_ranks_what_the_limits_leave_and_says_why_the_others_lost():
+    # One problem in so many is solved by both samples; operations per problem.
+    known = {"good": (1, 100.0), "cheap": (2, 10.0), "poor": (4, 50.0)}
+
+    def probe(name, first, last):
+        every, flops = known[name]
+        solved = tuple(2 * (i % every == 0) for i in range(first, last))
+        share = sum(count > 0 for count in solved) / len(solved)
+        return Measurement(len(solved), 2, share, share, 7.0, flops, 1.0, solved)
+
+    entries = [entry(name, num_parameters=5) for name in known]
+    entries.append(entry("huge", num_parameters=50))
+    choice = DynamicModelSelector(entries, Limits(max_parameters=9)).choose(
+        probe, num_problems=64, k=2
+    )
+    # 8 problems each; 8 more for the better two; more would pass a third of 192.
+    found = {c.model_id: c for c in choice.candidates}
+    assert list(found) == ["good", "cheap", "poor", "huge"]
+    assert [found[n].measured.num_problems for n in known] == [16, 16, 8]
+    assert [found[n].measured.pass_at_k for n in known] == [1.0, 0.5, 0.25]
+    assert found["good"].lost is None
+    assert found["cheap"].lost is None
+    assert found["poor"].lost == (
+        "cheap has a benefit of 0.5 against 0.25, at a cost of 10 against 50"
+    )
+    assert found["huge"].as_json()["reason"] == "left out: 50 parameters, max_parameters is 9"
+    assert not found["huge"].as_json()["on_pareto_front"]
+    # (16 * 100 + 16 * 10 + 8 * 50) of 64 * 160 operations
+    assert choice.cost_json()["share_of_full_evaluation"] == round(2160 / 10240, 4)
+    assert choice.halved.seconds == 5.0

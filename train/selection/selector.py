@@ -3,7 +3,7 @@
 What measures is handed in, so that the choice itself needs no engine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,10 +41,14 @@ class DynamicModelSelector:
     def __init__(self, entries: Sequence[Entry], limits: Limits) -> None:
         """Raises NoCandidateError when the limits leave none."""
         self.entries, self.removed = within_limits(entries, limits)
+        self.sizes = {entry.name: entry.num_parameters for entry in entries}
 
-    def choose(self, probe: Probe, *, num_problems: int, k: int) -> Choice:
-        """Measure the candidates that are left, and rank them."""
-        parts: dict[str, list[Measurement]] = {entry.name: [] for entry in self.entries}
+    def choose(
+        self, probe: Probe, *, num_problems: int, k: int, among: Collection[str] | None = None
+    ) -> Choice:
+        """Measure the candidates that are left, or those of them in `among`, and rank them."""
+        names = [e.name for e in self.entries if among is None or e.name in among]
+        parts: dict[str, list[Measurement]] = {name: [] for name in names}
 
         def measure(name: str, first: int, last: int) -> Seen:
             part = probe(name, first, last)
@@ -52,18 +56,16 @@ class DynamicModelSelector:
             flops = part.flops_per_problem * part.num_problems
             return Seen(part.solved, flops, part.seconds)
 
-        halved = halve(list(parts), measure, num_problems=num_problems, k=k)
-        sizes = {entry.name: entry.num_parameters for entry in self.entries}
+        halved = halve(names, measure, num_problems=num_problems, k=k)
         ranked = [
-            Candidate(s.name, sizes[s.name], combine(parts[s.name]), interval=s.interval)
+            Candidate(s.name, self.sizes[s.name], combine(parts[s.name]), interval=s.interval)
             for s in halved.ranking
         ]
         removed = [self._left_out(one) for one in self.removed]
         return Choice((*_with_losses(ranked), *removed), halved)
 
-    @staticmethod
-    def _left_out(one: Removed) -> Candidate:
-        return Candidate(one.name, reason=f"left out: {one.reason}")
+    def _left_out(self, one: Removed) -> Candidate:
+        return Candidate(one.name, self.sizes[one.name], reason=f"left out: {one.reason}")
 
 
 def _with_losses(ranked: Sequence[Candidate]) -> list[Candidate]:
