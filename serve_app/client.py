@@ -86,12 +86,22 @@ class Client:
         body: Json | None = None,
         query: Json | None = None,
         headers: dict[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Json:
-        """Return the JSON object that one call is answered with. `path` is below /v1."""
+        """Return the JSON object that one call is answered with. `path` is below /v1.
+
+        `timeout_s`: for a call that takes long; None: the client's own.
+        """
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         query = {k: v for k, v in (query or {}).items() if v is not None}
         try:
             answer = self._http.request(
-                method, self._url(path), json=body, params=query, headers=headers
+                method,
+                self._url(path),
+                json=body,
+                params=query,
+                headers=headers,
+                timeout=timeout,
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error

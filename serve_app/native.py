@@ -180,17 +180,19 @@ def select_model(
             "path": _rows_file(service, caller, body, folder),
             "candidates": candidates,
         }
-        ranked = _run(run, service, caller, body, SELECT_DEADLINE_S, "select_model", arguments)
-    best = ranked[0] if ranked[0]["score"] is not None else None
+        found = _run(run, service, caller, body, SELECT_DEADLINE_S, "select_model", arguments)
+    best = found["candidates"][0]
     return {
         "object": "fine_tuning.model_selection",
         "task": body.task,
-        "selected_model_id": best and best["model_id"],
-        "score": best and best["score"],
-        "candidates": ranked,
+        "selected_model_id": best["model_id"],
+        "score": best["score"],
+        **found,
         "basis": "score: pass@k, measured by sampling the rows' problems with each model before "
-        "any training, on more problems the longer a model may still win; equal scores are ordered "
-        "by measured step reward, then by counted operations per problem",
+        "any training, on more problems for those that do well; equal scores are ordered by single "
+        "samples, then by the reward of single steps, then by counted operations per problem. "
+        "full_evaluation_flops: estimated from "
+        "each model's own mean",
     }
 
 

@@ -40,7 +40,8 @@ class Constraints(Request):
 
     models: Annotated[list[str], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
     max_parameters: Annotated[int, Field(ge=1)] | None = None
-    num_problems: Annotated[int, Field(ge=1, le=256)] = 32
+    min_context_tokens: Annotated[int, Field(ge=1)] | None = None
+    num_problems: Annotated[int, Field(ge=1, le=256)] = 64
     k: Annotated[int, Field(ge=1, le=64)] = 8
 
 

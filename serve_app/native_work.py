@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from rollout.verifiers.registry import parse_grader
+from serve_app.native_select import select_model
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_experts import find_grader
 from serve_app.prepare_rows import JobRows, as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
-from train.auto.facts import ModelFacts
 from train.data import read_rows
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.experts.teachers import EndpointTeacherSpec
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
-from train.selection.probe import probe
-from train.selection.race import as_answer, race
-from train.selection.ranking import Candidate
 from train.spec import JobSpec, load_spec
+
+__all__ = ["estimate_job", "generate_examples", "select_model"]
 
 
 def estimate_job(
@@ -135,61 +134,3 @@ def _by_teacher(
         "summary": found.describe(),
         "teacher": counts,
     }
-
-
-def select_model(
-    request: Mapping[str, Any],
-    path: Path,
-    candidates: Mapping[str, str],
-    cluster: Mapping[str, float],
-) -> list[dict[str, Any]]:
-    """Probe the candidates (name -> folder) on the rows of `path`; best first.
-
-    Raises PrepareError for rows that are wrong for every model.
-    """
-    constraints = request["constraints"]
-
-    def look(name: str, num_problems: int) -> Candidate:
-        return _look_at(name, candidates[name], request, path, cluster, num_problems)
-
-    looked_at = race(list(candidates), look, constraints["num_problems"])
-    return as_answer(looked_at)
-
-
-def _look_at(
-    name: str,
-    model_path: str,
-    request: Mapping[str, Any],
-    path: Path,
-    cluster: Mapping[str, float],
-    num_problems: int,
-) -> Candidate:
-    constraints = request["constraints"]
-    facts: ModelFacts | None = None
-    try:
-        facts = load_model_at_hand(model_path).facts
-        most = constraints.get("max_parameters")
-        if most is not None and facts.num_parameters > most:
-            reason = f"left out: it has more than max_parameters {most:,}"
-            return Candidate(name, facts.num_parameters, reason=reason)
-        with tempfile.TemporaryDirectory() as folder:
-            prepare(_job_body(name, request), Path(folder), {"training": path}, model_path, cluster)
-            spec = load_spec(Path(folder) / "spec.json")
-            seen = probe(spec, facts, num_problems=num_problems, k=constraints["k"])
-    except PrepareError as error:
-        if error.param == "training_file":  # the rows themselves are wrong, for every model
-            raise
-        # Acceptable: this model does not fit the rows or the cluster; the others are measured.
-        number = facts.num_parameters if facts else None
-        return Candidate(name, number, reason=f"not measured: {error.message}")
-    return Candidate(name, facts.num_parameters, seen)
-
-
-def _job_body(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """A create call that would train the candidate: its prompts and limits are those probed."""
-    body: dict[str, Any] = {"model": name, "training_file": "rows", "seed": request["seed"]}
-    if request.get("grader"):
-        part = {"grader": request["grader"]}
-        body["method"] = {"type": "reinforcement", "reinforcement": part}
-        body["num_examples"] = "auto"
-    return body

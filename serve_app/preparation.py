@@ -108,8 +108,7 @@ def choose_model(
 ) -> tuple[str, list[str]]:
     """The model that suits the job's rows best, by measurement, and why. Raises PrepareError."""
     from serve_app.native_schemas import MAX_CANDIDATES, Constraints
-    from serve_app.native_work import select_model
-    from serve_app.prepare_error import PrepareError
+    from serve_app.native_select import select_model
 
     names = list(models)[:MAX_CANDIDATES]
     method = request.get("method") or {}
@@ -119,17 +118,29 @@ def choose_model(
         "grader": part.get("grader"),
         "seed": request["seed"],
     }
-    ranked = select_model(asked, training, {name: models[name] for name in names}, cluster)
-    shown = [
-        f"model selection: {each['model_id']}: "
-        + (each["reason"] or f"selected, pass@k {each['score']:.3f}, {each['measured']}")
-        for each in ranked
-    ]
-    if ranked[0]["score"] is None:
-        raise PrepareError("no_candidate", "; ".join(shown) + ".", "model", [])
+    found = select_model(asked, training, {name: models[name] for name in names}, cluster)
+    ranked = found["candidates"]
+    shown = [f"model selection: {_told(each)}" for each in ranked]
+    shown[0] += "; selected" + (
+        "" if found["selection_cost"]["told_apart"] else ", not surely better than every other"
+    )
     if len(models) > len(names):
         shown.append(f"model selection: the newest {len(names)} of {len(models)} were measured")
     return ranked[0]["model_id"], shown
+
+
+def _told(candidate: Mapping[str, Any]) -> str:
+    """What was seen of a candidate, in one line."""
+    seen = candidate["measured"]
+    if seen is None:
+        return f"{candidate['model_id']}: {candidate['reason']}"
+    low, high = candidate["interval"]
+    steps = seen["step_reward"]
+    return (
+        f"{candidate['model_id']}: pass@k {candidate['score']:.3f} ({low:.3f}-{high:.3f}, "
+        f"{seen['num_problems']} problems)"
+        + (f", step reward {steps:.3f}" if steps is not None else "")
+    )
 
 
 def _model_of(settings: Settings, session: Any, job: Job, name: str) -> "KnownModel":

@@ -74,18 +74,19 @@ def problems() -> list[dict]:
 
 def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(cluster, service, caller):
     rows = problems()
-    constraints = {"num_problems": 16, "k": 4}
+    constraints = {"num_problems": 32, "k": 4}
     body = parse_request(SelectModel, {"task": "lines", "rows": rows, "constraints": constraints})
     answer = native.select_model(service, caller, body)
     assert answer["selected_model_id"] == "ferrata-tiny"
     best, other = answer["candidates"]
-    assert best["score"] == answer["score"] > 0.8
+    assert best["score"] == answer["score"] > 0.5
     assert (other["model_id"], other["score"]) == ("a-untrained", 0.0)
-    assert (best["reason"], best["pareto"]) == (None, True)
-    assert "against" in other["reason"]
+    assert answer["selection_cost"]["share_of_full_evaluation"] <= 0.5
+    assert (best["on_pareto_front"], other["interval"][0]) == (True, 0.0)
     assert best["measured"]["step_reward"] > other["measured"]["step_reward"]
     for seen in (best, other):
-        assert seen["measured"]["num_problems"] == 8, "the first look left no doubt"
+        # Of 32, 4 at first: 4 of 4 solved lies above 0 of 4, so that few more are needed.
+        assert seen["measured"]["num_problems"] <= 16
         assert seen["counted"]["flops_per_problem"] > seen["counted"]["num_parameters"]
 
 
@@ -95,8 +96,9 @@ def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(cluster, 
     prepared = prepare_job(service.settings, job.id, ray.cluster_resources())
     assert (prepared.error, prepared.model) == (None, "ferrata-tiny")
     told = [note for note in prepared.notes if note.startswith("model selection: ")]
-    assert "ferrata-tiny: selected, pass@k" in told[0]
-    assert "a-untrained: pass@8 0.000" in told[1]
+    assert told[0].startswith("model selection: ferrata-tiny: pass@k ")
+    assert told[0].endswith("; selected")
+    assert "a-untrained: pass@k 0.000" in told[1]
     with service.database.write() as session:
         row = get_job(session, job.id, lock=True)
         enter(session, row, prepared)

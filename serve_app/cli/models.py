@@ -1,4 +1,4 @@
-"""`ferrata models`: list, download, delete."""
+"""`ferrata models`: list, download, delete, select."""
 
 import shutil
 import tarfile
@@ -11,12 +11,15 @@ from urllib.parse import quote
 import typer
 
 from serve_app.cli.errors import UsageError
+from serve_app.cli.files import send
 from serve_app.cli.options import Address, AsJson, Data, Key, connect
 from serve_app.cli.output import print_json, print_object, print_table, transfer
 from serve_app.client import FerrataError
 
 app = typer.Typer(help="Models to train from and to chat with.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The model's name.", show_default=False)]
+SELECTION = "fine_tuning/model_selection"
+SELECT_TIMEOUT_S = 1900.0  # the service gives a selection 1,800 s
 
 
 @app.command("list")
@@ -63,6 +66,50 @@ def delete(
     with connect(address, key, data) as client:
         answer = client.call("DELETE", f"models/{quote(name, safe=':/')}")
     print_json(answer) if as_json else typer.echo(f"deleted {name}")
+
+
+@app.command()
+def select(
+    path: Annotated[Path, typer.Argument(help="A file of rows, one JSON object on a line.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="A candidate; repeat it. Default: every model.")
+    ] = None,
+    max_parameters: Annotated[int | None, typer.Option(help="The largest size.")] = None,
+    min_context_tokens: Annotated[int | None, typer.Option(help="The shortest context.")] = None,
+    num_problems: Annotated[int, typer.Option(help="Most problems for one candidate.")] = 32,
+    k: Annotated[int, typer.Option(help="Samples of a problem.")] = 8,
+    address: Address = None,
+    key: Key = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models on a sample of your rows, and rank them by benefit and work."""
+    constraints = {
+        "models": model or None,
+        "max_parameters": max_parameters,
+        "min_context_tokens": min_context_tokens,
+        "num_problems": num_problems,
+        "k": k,
+    }
+    body = {"task": path.stem, "constraints": constraints}
+    with connect(address, key, data) as client:
+        body["file"] = send(client, path, "fine-tune", as_json)["id"]
+        answer = client.call("POST", SELECTION, body=body, timeout_s=SELECT_TIMEOUT_S)
+    if as_json:
+        print_json(answer)
+        return
+    fields = ("model_id", "score", "interval", "num_problems", "on_pareto_front", "reason")
+    rows = [
+        {**one, "num_problems": (one["measured"] or {}).get("num_problems")}
+        for one in answer["candidates"]
+    ]
+    print_table(rows, as_json, fields)
+    cost = answer["selection_cost"]
+    apart = "is told apart" if cost["told_apart"] else "is not told apart from every other"
+    typer.echo(
+        f"{answer['selected_model_id']} {apart}; measuring took {cost['seconds']} s and "
+        f"{cost['share_of_full_evaluation']:.0%} of a full evaluation's operations"
+    )
 
 
 def unpack(

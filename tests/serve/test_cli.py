@@ -222,3 +222,16 @@ def test_a_service_on_a_machine_without_its_packages_is_told_what_to_install(tmp
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "pip install 'ferrata[cpu]'" in done.stderr.replace("\n", " ")
+
+
+def test_models_select_says_which_limit_removed_every_candidate(data, tmp_path, monkeypatch):
+    from serve_app import native, native_work
+
+    def here(service, caller, deadline_s, function, arguments):
+        return getattr(native_work, function)(**arguments, cluster={"CPU": 2.0})
+
+    monkeypatch.setattr(native, "on_ray", here)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(ROWS)
+    done = ferrata("models", "select", file, "--max-parameters", 1000, "--data", data, status=1)
+    assert "org/tiny: 342,528 parameters, max_parameters is 1,000" in " ".join(done.output.split())

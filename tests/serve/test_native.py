@@ -173,11 +173,11 @@ def test_another_projects_file_and_unknown_models_are_refused_alike(
 
 def test_models_that_are_too_large_are_left_out_with_the_reason(whole, caller):
     wanted = {"task": "t", "rows": problems(12), "constraints": {"max_parameters": 1000}}
-    answer = native.select_model(whole, caller, parse_request(SelectModel, wanted), run=here)
-    assert (answer["selected_model_id"], answer["score"]) == (None, None)
-    (only,) = answer["candidates"]
-    assert only["counted"]["num_parameters"] == 342_528
-    assert "more than max_parameters 1,000" in only["reason"]
+    error = refusal(
+        lambda: native.select_model(whole, caller, parse_request(SelectModel, wanted), run=here)
+    )
+    assert (error.param, error.code) == ("constraints", "no_model_within_limits")
+    assert "342,528 parameters, max_parameters is 1,000" in error.message
 
 
 def test_files_of_another_use_are_not_touched(whole, tenant, caller):

@@ -17,8 +17,7 @@ from train.selection.cost import (
 )
 from train.selection.estimate import Throughput, estimate, estimate_parts
 from train.selection.probe import summarise
-from train.selection.race import as_answer, race, rounds
-from train.selection.ranking import Candidate, Measurement, pareto_front, rank
+from train.selection.ranking import Candidate, Measurement
 from train.spec import JobSpec, RLVRSpec, SRLSpec
 
 # 1,000 parameters, 2 layers of width 10: 80 operations per token and position attended to.
@@ -136,86 +135,10 @@ def candidate(name: str, score: float, flops: float) -> Candidate:
     return Candidate(name, 10, Measurement(8, 4, score, score / 2, 50.0, flops, 3.0))
 
 
-def test_the_better_comes_first_then_the_cheaper_and_the_unmeasured_last():
-    unmeasured = Candidate("d", reason="not measured: too long")
-    ranked = rank(
-        [unmeasured, candidate("a", 0.5, 9), candidate("b", 0.7, 9), candidate("c", 0.5, 1)]
-    )
-    assert [each.model_id for each in ranked] == ["b", "c", "a", "d"]
-    shown = [each.as_json() for each in ranked]
-    assert (shown[0]["score"], shown[0]["measured"]["pass_at_4"]) == (0.7, 0.7)
-    assert shown[0]["counted"]["flops_per_problem"] == 9
-    assert (shown[-1]["score"], shown[-1]["measured"]) == (None, None)
-
-
-def seen(score: float, *, num: int = 32, flops: float = 9.0, step: float | None = None):
-    """What a probe measured."""
-    return Measurement(num, 4, score, score / 2, 50.0, flops, 3.0, step)
-
-
-def test_where_nothing_is_solved_the_step_reward_decides_and_then_the_cost():
-    models = [
-        Candidate("dear", 10, seen(0.0, flops=9, step=0.4)),
-        Candidate("cheap", 10, seen(0.0, flops=1, step=0.4)),
-        Candidate("far", 10, seen(0.0, flops=1, step=0.1)),
-    ]
-    ranked = rank(models)
-    assert [each.model_id for each in ranked] == ["cheap", "dear", "far"]
-    answer = as_answer(ranked)
-    assert answer[0]["reason"] is None
-    assert answer[1]["reason"] == "no better than cheap, at 9 times its operations per problem"
-    assert "a step reward of 0.100, against 0.400 of cheap" in answer[2]["reason"]
-
-
-def test_the_front_holds_whom_nobody_beats_in_both():
-    models = [
-        Candidate("best", 10, seen(0.9, flops=9)),
-        Candidate("cheap", 10, seen(0.5, flops=1)),
-        Candidate("beaten", 10, seen(0.5, flops=2)),
-        Candidate("unseen"),
-    ]
-    assert pareto_front(models) == {"best", "cheap"}
-    reasons = {each["model_id"]: each["reason"] for each in as_answer(rank(models))}
-    # Wilson at 16 and 29 of 32, by hand.
-    assert reasons["cheap"] == (
-        "pass@4 0.500 (0.336-0.664, 32 problems), against 0.900 (0.758-0.968, 32 problems) of best"
-    )
-
-
-def test_a_race_looks_at_all_briefly_and_closely_at_those_that_may_win():
-    scores = {"a": 0.9, "b": 0.85, "c": 0.8, "d": 0.4, "e": 0.0}
-    asked: list[tuple[str, int]] = []
-
-    def look(model: str, num_problems: int) -> Candidate:
-        asked.append((model, num_problems))
-        return Candidate(model, 10, seen(scores[model], num=num_problems))
-
-    assert rounds(64) == [8, 16, 32, 64]
-    assert rounds(5) == [5]
-    ranked = race(list(scores), look, 64)
-    assert [each.model_id for each in ranked] == ["a", "b", "c", "d", "e"]
-    by_size = {size: [m for m, n in asked if n == size] for size in rounds(64)}
-    assert by_size[8] == ["a", "b", "c", "d", "e"]
-    assert by_size[16] == ["a", "b", "c"]
-    assert by_size[32] == by_size[64] == ["a", "b"]
-    assert sum(n for _, n in asked) == 280 < 5 * 64
-    asked.clear()
-    assert race(["a"], look, 64)[0].model_id == "a"
-    assert asked == [("a", 64)]
-
-
-def test_a_race_ends_when_one_is_surely_best_or_none_can_be_measured():
-    asked: list[tuple[str, int]] = []
-
-    def look(model: str, num_problems: int) -> Candidate:
-        asked.append((model, num_problems))
-        if model == "broken":
-            return Candidate(model, reason="not measured: too large")
-        return Candidate(model, 10, seen(1.0 if model == "good" else 0.0, num=num_problems))
-
-    ranked = race(["bad", "broken", "good"], look, 64)
-    assert [each.model_id for each in ranked] == ["good", "bad", "broken"]
-    assert {n for _, n in asked} == {8}, "0 of 8 and 8 of 8 do not overlap"
-    assert as_answer(ranked)[2]["reason"] == "not measured: too large"
-    alone = race(["broken", "broken"], look, 64)
-    assert all(each.measured is None for each in alone)
+def test_a_candidate_tells_its_figures_under_how_they_were_come_by():
+    shown = candidate("b", 0.7, 9).as_json()
+    assert (shown["score"], shown["measured"]["pass_at_4"]) == (0.7, 0.7)
+    assert shown["counted"]["flops_per_problem"] == 9
+    unmeasured = Candidate("d", reason="not measured: too long").as_json()
+    assert (unmeasured["score"], unmeasured["measured"]) == (None, None)
+    assert unmeasured["reason"] == "not measured: too long"

@@ -23,8 +23,8 @@ PROBE_SEED = 20_260_101
 PROBE_TEMPERATURE = 1.0
 
 
-def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Measurement:
-    """Measure pass@k of the job's model before any training, and where the job has SRL its reward.
+def probe(spec: JobSpec, facts: ModelFacts, *, first: int, last: int, k: int) -> Measurement:
+    """Measure the job's model before any training, on problems [first, last): pass@k, and steps.
 
     Raises ValueError for rows that cannot be used, RuntimeError when no problem was judged.
     """
@@ -33,41 +33,44 @@ def probe(spec: JobSpec, facts: ModelFacts, *, num_problems: int, k: int) -> Mea
     from train.policy import load_model
 
     started_s = time.monotonic()
-    problems = probe_problems(spec, num_problems)
+    problems = probe_problems(spec)[first:last]
     pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
     try:
         pool.publish(load_model(spec.model, spec.rollout.dtype).state_dict(), 0)
         sampling = spec.sampling_spec(PROBE_TEMPERATURE)
         rollouts = pool.generate(problems, k, sampling, PROBE_SEED)
         groups = score_groups(problems, rollouts, lambda pairs: pool.score(_grader(spec), pairs))
-        step_reward = _step_reward(spec, pool, num_problems, k)
+        step_rewards = _step_rewards(spec, pool, first, last, k)
     finally:
         pool.stop()
     seen = summarise(groups, facts, k, time.monotonic() - started_s)
-    return replace(seen, step_reward=step_reward)
+    return replace(seen, step_rewards=step_rewards)
 
 
-def _step_reward(spec: JobSpec, pool: "RolloutPool", num_problems: int, k: int) -> float | None:
-    """Mean reward of single steps, where each stands; None when no row has expert steps."""
+def _step_rewards(
+    spec: JobSpec, pool: "RolloutPool", first: int, last: int, k: int
+) -> tuple[float, ...]:
+    """Rewards of single steps, each from where it stands; none when no row has expert steps."""
     from train.data import read_rows
     from train.prompts import PromptRenderer, load_tokenizer
     from train.srl import srl_problems, srl_verifier
 
     if spec.srl is None:
-        return None
+        return ()
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
     problems = srl_problems(read_rows(spec.data.train), renderer, spec.srl)
-    if len(problems) > num_problems:
-        problems = random.Random(PROBE_SEED).sample(problems, num_problems)
+    random.Random(PROBE_SEED).shuffle(problems)
+    problems = problems[first:last]
+    if not problems:
+        return ()
     rollouts = pool.generate(problems, k, spec.step_sampling_spec(spec.srl), PROBE_SEED)
     verifier = srl_verifier(spec.srl)
     groups = score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
-    rewards = [verdict.reward for group in groups for _, verdict in group.scored()]
-    return fmean(rewards) if rewards else None
+    return tuple(verdict.reward for group in groups for _, verdict in group.scored())
 
 
-def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
-    """A seeded sample of the job's training and validation rows that the grader can judge."""
+def probe_problems(spec: JobSpec) -> list[Problem]:
+    """The job's training and validation rows that the grader can judge, in a seeded order."""
     from train.data import read_rows
     from train.prompts import PromptRenderer, load_tokenizer
     from train.rlvr import rlvr_problems
@@ -75,8 +78,7 @@ def probe_problems(spec: JobSpec, num_problems: int) -> list[Problem]:
     rows = [*read_rows(spec.data.train), *read_rows(spec.data.valid)]
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
     problems = rlvr_problems(rows, renderer, _grader(spec))
-    if len(problems) > num_problems:
-        problems = random.Random(PROBE_SEED).sample(problems, num_problems)
+    random.Random(PROBE_SEED).shuffle(problems)
     return problems
 
 
@@ -107,6 +109,7 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
         tokens_per_problem=fmean(w.prompt_tokens + w.sampled_tokens for w in works),
         flops_per_problem=fmean(w.sampling_flops for w in works),
         seconds=seconds,
+        solved=tuple(num_solved(group) for group in judged),
     )
 
 

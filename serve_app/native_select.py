@@ -1,0 +1,121 @@
+"""The work behind model selection, on local files. Runs in a Ray task of its own."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from serve_app.prepare import prepare
+from serve_app.prepare_error import PrepareError
+from serve_app.prepare_spec import load_model_at_hand
+from train.auto.facts import ModelFacts
+from train.selection.catalogue import Entry, Limits, NoCandidateError
+from train.selection.probe import probe, probe_problems
+from train.selection.ranking import Candidate, Measurement
+from train.selection.selector import DynamicModelSelector
+from train.spec import JobSpec, load_spec
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A candidate whose rows are prepared."""
+
+    facts: ModelFacts
+    spec: JobSpec
+
+
+def select_model(
+    request: Mapping[str, Any],
+    path: Path,
+    candidates: Mapping[str, str],
+    cluster: Mapping[str, float],
+) -> dict[str, Any]:
+    """Choose among the candidates (name -> folder) on the rows of `path`; best first.
+
+    Raises PrepareError for rows that are wrong for every model, and when no model is left.
+    """
+    constraints = request["constraints"]
+    limits = Limits(
+        max_parameters=constraints.get("max_parameters"),
+        min_context_tokens=constraints.get("min_context_tokens"),
+    )
+    facts, unread = _facts(candidates)
+    entries = [
+        Entry(
+            name=name,
+            path=candidates[name],
+            num_parameters=found.num_parameters,
+            context_tokens=found.max_positions,
+        )
+        for name, found in facts.items()
+    ]
+    try:
+        selector = DynamicModelSelector(entries, limits)
+    except NoCandidateError as error:
+        unreadable = "".join(f"; {one.model_id}: {one.reason}" for one in unread)
+        raise PrepareError(
+            "no_model_within_limits", f"{error}{unreadable}", "constraints", []
+        ) from None
+    with ExitStack() as stack:
+        ready: dict[str, _Ready] = {}
+        for entry in selector.entries:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            try:
+                prepare(
+                    _job_body(entry.name, request), folder, {"training": path}, entry.path, cluster
+                )
+            except PrepareError as error:
+                unread.append(_not_measured(entry.name, entry.num_parameters, error))
+                continue
+            ready[entry.name] = _Ready(facts[entry.name], load_spec(folder / "spec.json"))
+        if not ready:
+            lines = "; ".join(f"{one.model_id}: {one.reason}" for one in unread)
+            raise PrepareError("no_model_fits", f"no model can be measured: {lines}", None, [])
+
+        def measure(name: str, first: int, last: int) -> Measurement:
+            one = ready[name]
+            return probe(one.spec, one.facts, first=first, last=last, k=constraints["k"])
+
+        usable = min(len(probe_problems(one.spec)) for one in ready.values())
+        num_problems = min(constraints["num_problems"], usable)
+        choice = selector.choose(
+            measure, num_problems=num_problems, k=constraints["k"], among=ready
+        )
+    return {
+        "candidates": [one.as_json() for one in (*choice.candidates, *unread)],
+        "selection_cost": choice.cost_json(),
+    }
+
+
+def _facts(candidates: Mapping[str, str]) -> tuple[dict[str, ModelFacts], list[Candidate]]:
+    """The sizes of the models that can be read, and the others with the reason."""
+    facts: dict[str, ModelFacts] = {}
+    unread = []
+    for name, folder in candidates.items():
+        try:
+            facts[name] = load_model_at_hand(folder).facts
+        except PrepareError as error:
+            unread.append(_not_measured(name, None, error))
+    return facts, unread
+
+
+def _not_measured(name: str, num_parameters: int | None, error: PrepareError) -> Candidate:
+    """Acceptable: the model does not fit the rows or the cluster; the others are measured.
+
+    Raises the error again where the rows themselves are wrong, for every model.
+    """
+    if error.param == "training_file":
+        raise error
+    return Candidate(name, num_parameters, reason=f"not measured: {error.message}")
+
+
+def _job_body(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """A create call that would train the candidate: its prompts and limits are those probed."""
+    body: dict[str, Any] = {"model": name, "training_file": "rows", "seed": request["seed"]}
+    if request.get("grader"):
+        part = {"grader": request["grader"]}
+        body["method"] = {"type": "reinforcement", "reinforcement": part}
+        body["num_examples"] = "auto"
+    return body

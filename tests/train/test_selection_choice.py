@@ -1,0 +1,182 @@
+"""Limits, halving, time model and Pareto front, against numbers worked by hand."""
+
+import pytest
+
+from train.selection.catalogue import (
+    Entry,
+    Limits,
+    NoCandidateError,
+    merge,
+    read_catalogue,
+    within_limits,
+)
+from train.selection.halving import Seen, halve
+from train.selection.prediction import (
+    Point,
+    Run,
+    device_price,
+    fit,
+    pareto_front,
+    serving_price_per_million,
+)
+from train.selection.ranking import Measurement
+from train.selection.selector import DynamicModelSelector
+
+
+def entry(name, **fields):
+    return Entry(name=name, path=f"/{name}", **fields)
+
+
+def test_each_limit_names_what_it_removed_with_both_numbers():
+    entries = [
+        entry("small", num_parameters=10, licence="MIT", context_tokens=64, latency_ms=1.0),
+        entry("big", num_parameters=2000, licence="MIT"),
+        entry("closed", num_parameters=10, licence="other"),
+        entry("silent", num_parameters=10),
+        entry("slow", num_parameters=10, licence="MIT", latency_ms=9.0),
+        entry("short", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=32),
+        entry("dear", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=64),
+    ]
+    limits = Limits(
+        memory_bytes=160,
+        licences=("MIT",),
+        max_latency_ms=5,
+        min_context_tokens=64,
+        budget=3,
+    )
+    costs = dict.fromkeys(("small", "big", "slow", "short"), 1.0) | {"dear": 4.5}
+    left, removed = within_limits(entries, limits, costs)
+    assert [one.name for one in left] == ["small"]  # 10 * 16 = 160 bytes: just fits
+    assert {one.name: (one.limit, one.reason) for one in removed} == {
+        "big": ("memory_bytes", "32,000 bytes to train it, memory_bytes is 160"),
+        "closed": ("licences", "its licence is other, allowed are MIT"),
+        "silent": ("licences", "its licence is not known, allowed are MIT"),
+        "slow": ("max_latency_ms", "9.0 ms per token, max_latency_ms is 5.0"),
+        "short": ("min_context_tokens", "32 tokens of context, min_context_tokens is 64"),
+        "dear": ("budget", "4.5 to train it, budget is 3.0"),
+    }
+
+
+def test_no_candidate_left_lists_every_removal():
+    with pytest.raises(NoCandidateError, match=r"a: 5 parameters, max_parameters is 3; b: .*7"):
+        entries = [entry("a", num_parameters=5), entry("b", num_parameters=7)]
+        within_limits(entries, Limits(max_parameters=3))
+
+
+def test_a_catalogue_is_read_from_yaml_and_refuses_a_name_twice(tmp_path):
+    file = tmp_path / "catalogue.yaml"
+    file.write_text("- {name: a, path: x/a, licence: MIT, device_price_per_hour: 2}\n")
+    (one,) = read_catalogue(file)
+    assert (one.licence, one.device_price_per_hour) == ("MIT", 2.0)
+    with pytest.raises(ValueError, match="names a more than once"):
+        merge([one], [one])
+
+
+def rates(**every):
+    """Candidate solves every n-th problem with all 4 samples; a problem takes 10 operations."""
+    asked = []
+
+    def measure(name, first, last):
+        asked.append((name, first, last))
+        solved = tuple(4 * (i % every[name] == 0) for i in range(first, last))
+        return Seen(solved, 10.0 * (last - first), 0.5 * (last - first))
+
+    return measure, asked
+
+
+def test_halving_measures_the_better_half_on_more_problems_within_a_third():
+    measure, asked = rates(a=8, b=4, c=2, d=3, e=8)
+    found = halve(list("abcde"), measure, num_problems=64, k=4)
+    # 8 each; the best three 8 more; the best two 16 more: 40 + 24 + 32 = 96 of 5 * 64 = 320.
+    assert [last - first for _, first, last in asked] == [8] * 5 + [8] * 3 + [16] * 2
+    assert [s.name for s in found.ranking][:3] == ["c", "d", "b"]
+    assert found.share_of_problems == pytest.approx(96 / 320)
+    assert (found.flops, found.full_flops, found.seconds) == (960.0, 3200.0, 48.0)
+    assert found.ranking[0].pass_at_k == 0.5
+    assert found.ranking[0].interval == pytest.approx((0.3363, 0.6637), abs=1e-4)
+    assert not found.told_apart  # 0.5 and 11/32 of 32 problems overlap
+
+
+def test_rounds_end_early_only_when_the_intervals_lie_apart():
+    measure, asked = rates(good=1, bad=1000)
+    found = halve(["good", "bad"], measure, num_problems=128, k=4)
+    # bad solves problem 0 alone: 1 of 16, at most 0.283; good 16 of 16, at least 0.806.
+    assert found.told_apart
+    assert asked == [("good", 0, 16), ("bad", 0, 16)]
+
+
+def test_the_time_model_predicts_a_size_and_length_that_it_did_not_see():
+    def run(flops, tokens, steps):
+        return Run(flops, tokens, steps, 2e-9 * flops + 1e-4 * tokens + 0.5 * steps)
+
+    found = fit([run(1e9, 1e3, 1), run(4e9, 5e3, 2), run(9e9, 2e3, 8), run(2e9, 9e3, 3)])
+    # 2e-9 * 5e10 + 1e-4 * 2e4 + 0.5 * 10 = 100 + 2 + 5
+    assert found.seconds(5e10, 2e4, 10) == pytest.approx(107.0)
+
+
+def test_runs_that_tell_nothing_apart_still_give_the_measured_rate():
+    found = fit([Run(1e9, 10, 1, 2.0), Run(2e9, 20, 2, 4.0)])
+    assert found.seconds(4e9, 40, 4) == pytest.approx(8.0)
+    with pytest.raises(ValueError, match="at least one run"):
+        fit([])
+
+
+def test_prices_of_training_and_of_serving():
+    assert device_price(1800, 2, 3.0) == 3.0
+    # 1000 tokens a second are 3.6 million an hour.
+    assert serving_price_per_million(1000, 7.2) == pytest.approx(2.0)
+
+
+def test_the_front_holds_what_nothing_beats_and_losers_say_what_beats_them():
+    points = [Point("a", 0.5, 1.0), Point("b", 0.9, 4.0), Point("c", 0.4, 2.0), Point("d", 0.9, 5)]
+    front, losers = pareto_front(points)
+    assert front == ["a", "b"]
+    assert losers == {
+        "c": "a has a benefit of 0.5 against 0.4, at a cost of 1 against 2",
+        "d": "b has a benefit of 0.9 against 0.9, at a cost of 4 against 5",
+    }
+
+
+def test_the_selector_ranks_what_the_limits_leave_and_says_why_the_others_lost():
+    # One problem in so many is solved by both samples; operations per problem.
+    known = {"good": (1, 100.0), "cheap": (2, 10.0), "poor": (4, 50.0)}
+
+    def probe(name, first, last):
+        every, flops = known[name]
+        solved = tuple(2 * (i % every == 0) for i in range(first, last))
+        share = sum(count > 0 for count in solved) / len(solved)
+        return Measurement(len(solved), 2, share, share, 7.0, flops, 1.0, solved)
+
+    entries = [entry(name, num_parameters=5) for name in known]
+    entries.append(entry("huge", num_parameters=50))
+    choice = DynamicModelSelector(entries, Limits(max_parameters=9)).choose(
+        probe, num_problems=64, k=2
+    )
+    # 8 problems each; 8 more for the better two; more would pass a third of 192.
+    found = {c.model_id: c for c in choice.candidates}
+    assert list(found) == ["good", "cheap", "poor", "huge"]
+    assert [found[n].measured.num_problems for n in known] == [16, 16, 8]
+    assert [found[n].measured.pass_at_k for n in known] == [1.0, 0.5, 0.25]
+    assert found["good"].lost is None
+    assert found["cheap"].lost is None
+    assert found["poor"].lost == (
+        "cheap has a benefit of 0.5 against 0.25, at a cost of 10 against 50"
+    )
+    assert found["huge"].as_json()["reason"] == "left out: 50 parameters, max_parameters is 9"
+    assert not found["huge"].as_json()["on_pareto_front"]
+    # (16 * 100 + 16 * 10 + 8 * 50) of 64 * 160 operations
+    assert choice.cost_json()["share_of_full_evaluation"] == round(2160 / 10240, 4)
+    assert choice.halved.seconds == 5.0
+
+
+def test_where_nothing_is_solved_the_steps_decide_and_then_the_work():
+    rewards = {"dear": (0.4, 9.0), "cheap": (0.4, 1.0), "far": (0.1, 1.0)}
+
+    def measure(name: str, first: int, last: int) -> Seen:
+        step, flops = rewards[name]
+        num = last - first
+        return Seen((0,) * num, flops * num, 1.0, (step,) * num)
+
+    found = halve(list(rewards), measure, num_problems=8, k=4, most_share=1.0)
+    assert [standing.name for standing in found.ranking] == ["cheap", "dear", "far"]
+    assert found.told_apart is False

@@ -1,0 +1,79 @@
+"""Chooses among models: limits, then measured benefit by halving, then the Pareto front.
+
+What measures is handed in, so that the choice itself needs no engine.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from train.selection.catalogue import Entry, Limits, Removed, within_limits
+from train.selection.halving import Halved, Seen, halve
+from train.selection.prediction import Point, pareto_front
+from train.selection.ranking import Candidate, Measurement, combine
+
+# probe(name, first, last) -> the measurement of problems [first, last)
+Probe = Callable[[str, int, int], Measurement]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Every candidate, best first, those that a limit removed last; and what choosing took."""
+
+    candidates: tuple[Candidate, ...]
+    halved: Halved
+
+    def cost_json(self) -> dict[str, Any]:
+        """What the selection took, for the answer."""
+        found = self.halved
+        return {
+            "told_apart": found.told_apart,
+            "seconds": round(found.seconds, 1),
+            "flops": float(f"{found.flops:.4g}"),
+            "full_evaluation_flops": float(f"{found.full_flops:.4g}"),
+            "share_of_full_evaluation": round(found.share_of_flops, 4),
+        }
+
+
+class DynamicModelSelector:
+    """Ranks catalogue entries on a user's problems."""
+
+    def __init__(self, entries: Sequence[Entry], limits: Limits) -> None:
+        """Raises NoCandidateError when the limits leave none."""
+        self.entries, self.removed = within_limits(entries, limits)
+        self.sizes = {entry.name: entry.num_parameters for entry in entries}
+
+    def choose(
+        self, probe: Probe, *, num_problems: int, k: int, among: Collection[str] | None = None
+    ) -> Choice:
+        """Measure the candidates that are left, or those of them in `among`, and rank them."""
+        names = [e.name for e in self.entries if among is None or e.name in among]
+        parts: dict[str, list[Measurement]] = {name: [] for name in names}
+
+        def measure(name: str, first: int, last: int) -> Seen:
+            part = probe(name, first, last)
+            parts[name].append(part)
+            flops = part.flops_per_problem * part.num_problems
+            return Seen(part.solved, flops, part.seconds, part.step_rewards)
+
+        halved = halve(names, measure, num_problems=num_problems, k=k)
+        ranked = [
+            Candidate(s.name, self.sizes[s.name], combine(parts[s.name]), interval=s.interval)
+            for s in halved.ranking
+        ]
+        removed = [self._left_out(one) for one in self.removed]
+        return Choice((*_with_losses(ranked), *removed), halved)
+
+    def _left_out(self, one: Removed) -> Candidate:
+        return Candidate(one.name, self.sizes[one.name], reason=f"left out: {one.reason}")
+
+
+def _with_losses(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Say of each candidate that another beats by benefit and by counted work, which."""
+    points = [
+        Point(c.model_id, c.measured.pass_at_k, c.measured.flops_per_problem)
+        for c in ranked
+        if c.measured is not None
+    ]
+    _, losers = pareto_front(points)
+    return [replace(c, lost=losers.get(c.model_id)) for c in ranked]
