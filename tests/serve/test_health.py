@@ -80,9 +80,8 @@ def test_health_answers_while_every_other_thread_waits(tenant, monkeypatch):
     def hangs(*_):
         waiting.release()
         go_on.wait(60)
-        return False
 
-    monkeypatch.setattr("serve_app.create.hub_has", hangs)
+    monkeypatch.setattr("serve_app.create.check_hub", hangs)
     file_id = tenant.upload()
     body = {"model": "owner/name", "training_file": file_id}
     with ThreadPoolExecutor(60) as clients, TestClient(tenant.app) as one_loop:
