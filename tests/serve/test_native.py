@@ -4,16 +4,19 @@ import json
 from typing import Any
 
 import pytest
+from servers import Answer, completion, serve
 
 from serve.kit import Tenant
 from serve_app import native, native_work
 from serve_app.create import Attempted
 from serve_app.native_schemas import GenerateExamples, SelectModel
+from serve_app.preparation import prepare_job
 from serve_app.request_types import RequestError, parse_request
 from serve_app.schemas import CreateJob, StartTraining
 from serve_app.store import jobs
 from serve_app.store.events import add_event
 from serve_app.store.tables import StoredFile
+from train.experts import digit_programs
 
 MODEL = "ferrata-tiny"
 CLUSTER = {"CPU": 2.0, "memory": 8e9}
@@ -187,3 +190,56 @@ def test_files_of_another_use_are_not_touched(whole, tenant, caller):
     assert job.training_file == kept
     with whole.database.read() as session:
         assert session.query(StoredFile).count() == 1
+
+
+def test_a_teacher_writes_examples_that_carry_where_they_come_from(whole, caller):
+    def honest(request) -> Answer:
+        problem = request.json["messages"][1]["content"]
+        steps, _, answer = digit_programs.solve(problem)
+        text = "\n".join(f"{n}. {step}" for n, step in enumerate(steps, start=1))
+        return completion(f"{text}\nAnswer: {answer}")
+
+    rows = problems(4)
+    for row in rows[:3]:
+        row["reference_answer"] = digit_programs.solve(row["messages"][0]["content"])[2]
+    with serve(honest) as server:
+        teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"}
+        raw = {"rows": rows, "num_examples": 2, "teacher": teacher, "grader": {"type": "answer"}}
+        body = parse_request(GenerateExamples, raw)
+        answer = native.generate_examples(whole, caller, body, run=here)
+    assert answer["examples_generated"] == 2
+    assert answer["teacher"]["accepted"] == answer["teacher"]["asked"] == 2
+    for example in answer["examples"]:
+        assert len(example["expert_steps"]) == 3, "two lines, and the answer that the grader reads"
+        assert example["provenance"]["teacher"] == "endpoint:t"
+    assert folders(whole) == []
+
+
+def test_a_job_asks_its_teacher_and_an_estimate_does_not(whole, tenant, caller):
+    rows = problems(24)
+    for row in rows:
+        row["reference_answer"] = digit_programs.solve(row["messages"][0]["content"])[2]
+
+    def honest(request) -> Answer:
+        steps, _, answer = digit_programs.solve(request.json["messages"][1]["content"])
+        return completion(f"1. {steps[0]}\n2. {steps[1]}\nAnswer: {answer}")
+
+    with serve(honest) as server:
+        request = {
+            "model": MODEL,
+            "training_file": uploaded(tenant, rows),
+            "teacher": {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"},
+            "num_examples": 6,
+        }
+        job = tenant.post("/v1/fine_tuning/jobs", json=request).json()
+        assert job["teacher"]["model"] == "t"
+        native.estimate(whole, caller, parse_request(CreateJob, request), run=here)
+        assert server.requests == []
+        prepared = prepare_job(whole.settings, job["id"], CLUSTER)
+        assert len(server.requests) == 6
+    assert prepared.error is None
+    assert any("the teacher was asked for 6 solutions: 6 verified" in n for n in prepared.notes)
+    folder = whole.settings.job_folder(job["id"])
+    lines = (folder / "data" / "train.jsonl").read_text().splitlines()
+    assert sum("expert_steps" in json.loads(line) for line in lines if line) == 6
+    assert prepared.spec["srl"] is not None
