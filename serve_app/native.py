@@ -25,6 +25,7 @@ from serve_app.settings import TASKS_FOLDER, Settings
 from serve_app.store.files import get_file
 from serve_app.store.tables import Job
 from serve_app.store.throughput import measured_throughput
+from train.selection.catalogue import read_catalogue
 
 ESTIMATE_DEADLINE_S, SELECT_DEADLINE_S, TEACHER_DEADLINE_S = 300.0, 1800.0, 1800.0
 EXAMPLES_NAME, PURPOSE = "examples.jsonl", "fine-tune"
@@ -179,6 +180,7 @@ def select_model(
             "request": request,
             "path": _rows_file(service, caller, body, folder),
             "candidates": candidates,
+            "stated": stated_of(service.settings),
         }
         found = _run(run, service, caller, body, SELECT_DEADLINE_S, "select_model", arguments)
     best = found["candidates"][0]
@@ -191,9 +193,16 @@ def select_model(
         "basis": "score: pass@k, measured by sampling the rows' problems with each model before "
         "any training, on more problems for those that do well; equal scores are ordered by single "
         "samples, then by the reward of single steps, then by counted operations per problem. "
-        "full_evaluation_flops: estimated from "
-        "each model's own mean",
+        "full_evaluation_flops: estimated from each model's own mean",
     }
+
+
+def stated_of(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What the catalogue file says of models, by name. Raises ValueError for its faults."""
+    if settings.catalogue is None:
+        return {}
+    entries = read_catalogue(settings.catalogue)
+    return {entry.name: entry.model_dump(exclude={"name", "path"}) for entry in entries}
 
 
 def _candidates(service: Service, caller: Caller, body: SelectModel) -> dict[str, str]:

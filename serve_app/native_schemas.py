@@ -41,6 +41,9 @@ class Constraints(Request):
     models: Annotated[list[str], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
     max_parameters: Annotated[int, Field(ge=1)] | None = None
     min_context_tokens: Annotated[int, Field(ge=1)] | None = None
+    # Of these the service's catalogue file speaks; a model of which it says nothing is left out.
+    licences: Annotated[list[str], Field(min_length=1)] | None = None  # SPDX identifiers
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None  # of one generated token
     num_problems: Annotated[int, Field(ge=1, le=256)] = 64
     k: Annotated[int, Field(ge=1, le=64)] = 8
 

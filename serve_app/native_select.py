@@ -31,23 +31,28 @@ def select_model(
     path: Path,
     candidates: Mapping[str, str],
     cluster: Mapping[str, float],
+    stated: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Choose among the candidates (name -> folder) on the rows of `path`; best first.
+
+    `stated`: what the service's catalogue says of models, fields of `Entry` by name.
 
     Raises PrepareError for rows that are wrong for every model, and when no model is left.
     """
     constraints = request["constraints"]
     limits = Limits(
-        max_parameters=constraints.get("max_parameters"),
-        min_context_tokens=constraints.get("min_context_tokens"),
+        **{name: constraints[name] for name in Limits.model_fields if constraints.get(name)}
     )
     facts, unread = _facts(candidates)
     entries = [
         Entry(
-            name=name,
-            path=candidates[name],
-            num_parameters=found.num_parameters,
-            context_tokens=found.max_positions,
+            **(stated or {}).get(name, {})
+            | {
+                "name": name,
+                "path": candidates[name],
+                "num_parameters": found.num_parameters,
+                "context_tokens": found.max_positions,
+            }
         )
         for name, found in facts.items()
     ]

@@ -31,6 +31,7 @@ class Settings(BaseModel):
     store: str | None = None  # SQLAlchemy URL; None: SQLite at data/ferrata.db
     files: str | None = None  # fsspec URL of uploaded files; None: data/files
     models: dict[str, str] = Field(default_factory=shipped_models)  # name -> folder
+    catalogue: Path | None = None  # what is known of models: licence, latency (docs/selection.md)
     allow_hub_models: bool = True  # a `model` that is not in `models` is looked up on the hub
     organization: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "ferrata"
     # Jobs sent by `ray job submit` to the same cluster are this project's, when it exists.

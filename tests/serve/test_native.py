@@ -1,6 +1,7 @@
 """Estimates, examples and the one-call start, over real files and rows; Ray is not needed."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -243,3 +244,22 @@ def test_a_job_asks_its_teacher_and_an_estimate_does_not(whole, tenant, caller):
     lines = (folder / "data" / "train.jsonl").read_text().splitlines()
     assert sum("expert_steps" in json.loads(line) for line in lines if line) == 6
     assert prepared.spec["srl"] is not None
+
+
+def test_a_licence_that_the_catalogue_does_not_grant_leaves_a_model_out(whole, caller, tmp_path):
+    catalogue = tmp_path / "catalogue.yaml"
+    catalogue.write_text(f"- {{name: {MODEL}, path: x, licence: GPL-3.0-only, latency_ms: 5}}\n")
+    settings = whole.settings.model_copy(update={"catalogue": catalogue})
+    service = replace(whole, settings=settings)
+    for constraints, said in (
+        ({"licences": ["Apache-2.0"]}, "its licence is GPL-3.0-only, allowed are Apache-2.0"),
+        ({"max_latency_ms": 2}, "5.0 ms per token, max_latency_ms is 2"),
+    ):
+        wanted = {"task": "t", "rows": problems(20), "constraints": constraints}
+        error = refusal(
+            lambda w=wanted: native.select_model(
+                service, caller, parse_request(SelectModel, w), run=here
+            )
+        )
+        assert error.code == "no_model_within_limits"
+        assert said in error.message
