@@ -8,7 +8,7 @@ from serve.stock import VERSIONS, run_client
 QUICKSTART = ROOT / "examples" / "quickstart"
 NUM_ROWS = {"train": 200, "valid": 8, "heldout": 8}
 STEPS = 6  # three of each stage
-LIFE_DEADLINE_S = 1500
+LIFE_DEADLINE_S = 800
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,6 @@ def data(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("client", VERSIONS)
 def test_a_job_lives_its_whole_life_through_the_stock_client(running_service, data, client):
     environment = {
