@@ -18,12 +18,13 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Try settings of a job, stop those that fall behind, and compare the best with the default."""
-    from train.spec import SpecError
+    from train.preflight import check_job
     from train.sweep.spec import load_sweep
 
     try:
         wanted = load_sweep(spec)
-    except SpecError as error:
+        check_job(wanted.job_of({}))  # model and rows; what is wrong is said before Ray starts
+    except ValueError as error:
         fail(str(error), 2)
     import ray
     from rich.console import Console

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import JOB, ROOT
+from conftest import JOB, MODEL, ROOT
 
 from train.spec import SpecError
 from train.sweep.run import paired_difference, verdict
@@ -98,7 +98,7 @@ def small(folder: Path) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(lines))
     job = yaml.safe_load(JOB.read_text())
     job["data"] = {name: f"{name}.jsonl" for name in ("train", "valid", "heldout")}
-    job["rlvr"] = None
+    job |= {"model": str(MODEL), "rlvr": None}
     job["srl"] |= {"max_steps": 4, "groups_per_step": 4, "group_size": 4, "eval_interval": 1}
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return write(folder, job="job.yaml", num_trials=3, grace_steps=2)

@@ -7,7 +7,6 @@ behind; what is compared in the end is read from the folders.
 
 import json
 import math
-import threading
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -63,8 +62,11 @@ def _tuner(spec: SweepSpec, out: Path) -> Any:
     from ray.tune.schedulers import AsyncHyperBandScheduler
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
+    # The trial's actor only waits for its job, whose own actors reserve what they need; a byte of
+    # memory, since Tune places no actor that reserves nothing.
     trainable = tune.with_resources(
-        tune.with_parameters(_train, spec=spec, root=out / TRIALS), {"CPU": 0}
+        tune.with_parameters(_train, spec=spec, root=out / TRIALS),
+        tune.PlacementGroupFactory([{"memory": 1}]),
     )
     folder = out / TUNE
     if tune.Tuner.can_restore(str(folder)):
@@ -100,35 +102,28 @@ def _space(domain: Domain) -> Any:
 
 
 def _train(config: dict[str, Any], spec: SweepSpec, root: Path) -> None:
-    """One trial, in an actor of Tune's: the job in a thread, its validations told as they come."""
+    """One trial, in an actor of Tune's: the job in a task, its validations told as they come."""
+    import ray
     from ray import tune
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     folder = root / tune.get_context().get_trial_id()
     write_setting(folder, config, is_default=config == spec.default())
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            run_trial(spec, config, folder / "out")
-        except BaseException as error:
-            # Handed over: the trial's own thread raises it.
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="job", daemon=True)
-    thread.start()
-    told, best = 0, -math.inf
-    while True:
-        alive = thread.is_alive()  # asked first: what it wrote before its end is read below
+    # Outside the trial's placement group, which would hold every actor of the job captive. The
+    # task, and so its actors, end with this one: stopping a trial stops its job.
+    free = PlacementGroupSchedulingStrategy(placement_group=None)  # pyright: ignore[reportArgumentType]
+    job = ray.remote(run_trial).options(num_cpus=0, max_retries=0, scheduling_strategy=free)
+    running = job.remote(spec, config, folder / "out")
+    told, best, ended = 0, -math.inf, False
+    while not ended:
+        # Asked first: what it wrote before its end is read below.
+        ended = bool(ray.wait([running], timeout=POLL_S)[0])
         found = validations(folder / "out")
         for step, reward in found[told:]:
             best = max(best, reward)
             tune.report({"step": step, "valid_reward": best})
         told = len(found)
-        if not alive:
-            break
-        thread.join(POLL_S)
-    if failure:
-        raise failure[0]
+    ray.get(running)  # raises what the job raised
 
 
 def run_trial(spec: SweepSpec, values: dict[str, Any], out: Path) -> None:
