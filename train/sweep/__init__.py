@@ -1,1 +1,0 @@
-"""Sweeps: many settings of one job by Ray Tune, each trial an ordinary job."""
