@@ -70,15 +70,22 @@ def ray_job(cluster: tuple[str, str], folder: Path, *words: str) -> None:
     address, token = cluster
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
     env |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    done = subprocess.run(
-        [RAY, "job", *words],
-        env=env,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        done = subprocess.run(
+            [RAY, "job", *words],
+            env=env,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        said = done.stdout[-3000:] + done.stderr[-3000:]
+        # Ray's dashboard answers before its node's agent has registered.
+        if "No available agent" not in said or time.monotonic() > deadline:
+            break
+        time.sleep(1.0)
+    assert done.returncode == 0, said
 
 
 def submission(job: list[str], name: str, **env: str) -> list[str]:

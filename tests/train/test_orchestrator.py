@@ -196,6 +196,22 @@ def test_solved_rows_and_documents_reach_the_prompt_where_they_share_a_word():
     ]
 
 
+def test_retrieving_loads_nothing_that_an_engine_cannot_stand_beside():
+    code = (
+        "import sys; from train.experts.retriever import Retriever; "
+        "assert Retriever(['a b', 'c d']).passages('d c') == ['c d']; "
+        "print([n for n in sys.modules if n.split('.')[0] in ('numba', 'llvmlite')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_journal_of_another_run_is_refused_and_a_torn_line_dropped(tmp_path):
     path = tmp_path / "journal.jsonl"
     book = Journal(path, {"seed": 1})

@@ -1,6 +1,8 @@
 """The passages that matter for a problem: BM25 over the user's documents and solved examples."""
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from train.data import Row
 
@@ -38,12 +40,10 @@ class Retriever:
     """Finds passages by BM25 (Robertson and Zaragoza, 2009), through bm25s."""
 
     def __init__(self, passages: Sequence[str], num_passages: int = NUM_PASSAGES) -> None:
-        import bm25s
-
         self._passages, self._num = list(passages), num_passages
         self._index = None
         if self._passages:
-            self._index = bm25s.BM25()
+            self._index = _bm25s().BM25()
             self._index.index(self._tokens(self._passages), show_progress=False)
 
     def passages(self, problem: str) -> list[str]:
@@ -60,7 +60,23 @@ class Retriever:
 
     @staticmethod
     def _tokens(texts: list[str]):
+        # Every word and number counts; problems are short, and stop words may be their point.
+        return _bm25s().tokenize(texts, token_pattern=r"(?u)\w+", stopwords=[], show_progress=False)
+
+
+def _bm25s() -> Any:
+    """bm25s without numba: an engine of vLLM in the same process cannot be built beside that.
+
+    vLLM looks through every loaded module for its kernels, and fails on what numba's llvmlite
+    loads; without numba bm25s computes by numpy.
+    """
+    if "bm25s" in sys.modules or "numba" in sys.modules:
         import bm25s
 
-        # Every word and number counts; problems are short, and stop words may be their point.
-        return bm25s.tokenize(texts, token_pattern=r"(?u)\w+", stopwords=[], show_progress=False)
+        return bm25s
+    sys.modules["numba"] = None  # type: ignore[assignment]  # an import of it is an ImportError
+    try:
+        import bm25s
+    finally:
+        del sys.modules["numba"]
+    return bm25s
