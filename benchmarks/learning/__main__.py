@@ -18,6 +18,8 @@ from benchmarks.learning.report import render
 if TYPE_CHECKING:
     from benchmarks.learning.fleet import LocalFleet
 
+DATA_SEED = 2  # 1 drew the pilot's rows, whose held-out scores were seen before the settings stood
+
 
 def main() -> None:
     """Run and report."""
@@ -94,7 +96,7 @@ def write_data(folder: Path, regime: str) -> dict[str, Path]:
     paths = {name: folder / f"{name}.jsonl" for name in ("train", "valid", "heldout")}
     if not all(path.exists() for path in paths.values()):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in task.generate(task.REGIMES[regime], seed=1).items():
+        for name, rows in task.generate(task.REGIMES[regime], seed=DATA_SEED).items():
             text = "".join(json.dumps(row) + "\n" for row in rows)
             hidden = folder / f".{name}.{os.getpid()}"
             hidden.write_text(text, encoding="utf-8")
