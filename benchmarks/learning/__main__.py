@@ -18,6 +18,7 @@ from benchmarks.learning.report import render
 if TYPE_CHECKING:
     from benchmarks.learning.fleet import LocalFleet
 
+RESULTS = task.ROOT / "benchmarks" / "learning" / "results"
 DATA_SEED = 2  # 1 drew the pilot's rows, whose held-out scores were seen before the settings stood
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=task.ROOT / "out" / "learning")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the cells stand")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--regimes", nargs="+", choices=task.REGIMES, default=list(task.REGIMES))
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, *ABLATIONS], default=list(ARMS))
@@ -44,13 +46,13 @@ def main() -> None:
                         continue
                     run_seed(args, regime, seed)
     target = args.report or args.out / "learning.md"
-    target.write_text(render(args.out), encoding="utf-8")
+    target.write_text(render(args.results), encoding="utf-8")
     print(f"{target} written")
 
 
 def run_seed(args: argparse.Namespace, regime: str, seed: int) -> None:
     """Run the missing arms of one regime and base seed."""
-    folder = args.out / regime / f"seed-{seed}"
+    folder = args.results / regime / f"seed-{seed}"
     missing = [arm for arm in args.arms if not (folder / f"{arm}.json").exists()]
     if not missing and (folder / "base.json").exists():
         return
@@ -78,7 +80,7 @@ def run_seed(args: argparse.Namespace, regime: str, seed: int) -> None:
         cell = {"regime": regime, "arm": "base", "seed": seed, **provenance()}
         write_cell(folder / "base.json", {**cell, "heldout": heldout(bench, base)})
     for arm in missing:
-        file = run_cell(bench, regime, arm, base, args.budget, args.out)
+        file = run_cell(bench, regime, arm, base, args.budget, args.out, folder)
         solved = json.loads(file.read_text(encoding="utf-8"))["heldout"].values()
         print(f"{regime} seed {seed} {arm}: {sum(solved) / len(solved):.3f} held-out", flush=True)
 

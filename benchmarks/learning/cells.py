@@ -15,10 +15,15 @@ from benchmarks.learning.stages import Bench, StageResult, run_stage
 RESULT = "stage.json"
 
 
-def run_cell(bench: Bench, regime: str, arm: str, base: Path, budget: int, out: Path) -> Path:
-    """Run an arm's stages, read the held-out rows once, write the cell; return its file."""
+def run_cell(
+    bench: Bench, regime: str, arm: str, base: Path, budget: int, out: Path, results: Path
+) -> Path:
+    """Run an arm's stages, read the held-out rows once, write the cell; return its file.
+
+    Weights stay under `out`; the cell goes to the folder `results`, which is small and kept.
+    """
     folder = out / regime / f"seed-{bench.seed}"
-    cell = folder / f"{arm}.json"
+    cell = results / f"{arm}.json"
     if cell.exists():
         return cell
     started_s = time.monotonic()
