@@ -324,6 +324,8 @@ class CreateJob(JobFields):
         learns_steps = not self.disables("srl") or self.asks("sft")
         if self.teacher is not None and not learns_steps and self.kind != "srl":
             raise ParamError("teacher", "is given, but no stage learns from expert steps")
+        if self.teacher is not None and self.num_examples == 0:
+            raise ParamError("num_examples", "is 0, but a teacher is given; remove one of the two")
         none_left = self.disables("srl") and self.disables("rlvr") and not self.asks("sft")
         if none_left and self.kind != "srl":
             raise ParamError("rlvr", "both `srl` and `rlvr` are null, so that no stage is left")

@@ -27,8 +27,10 @@ SAMPLING = SamplingSpec("stepwise", max_tokens=24, max_turns=1)
 def engine():
     """One real engine in this process, with Ray's object store beside it."""
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield Engine(EngineSpec(model=str(MODEL), max_model_len=256, kv_cache_gib=0.25))
-    ray.shutdown()
+    try:  # an engine that cannot be built must not leave Ray to the files that come after
+        yield Engine(EngineSpec(model=str(MODEL), max_model_len=256, kv_cache_gib=0.25))
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

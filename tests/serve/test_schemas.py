@@ -242,6 +242,12 @@ def test_a_body_that_is_no_job_names_what_is_missing(body):
     assert error.param in (None, "model")
 
 
+def test_a_teacher_that_is_to_write_nothing_is_refused():
+    assert refusal(BASE | {"teacher": TEACHER, "num_examples": 0}).param == "num_examples"
+    assert parse_request(CreateJob, BASE | {"num_examples": 0}).num_examples == 0
+    assert parse_request(CreateJob, BASE | {"teacher": TEACHER}).teacher is not None
+
+
 def test_null_disables_a_stage_and_absence_does_not():
     job = parse_request(CreateJob, BASE | {"srl": None})
     assert (job.disables("srl"), job.disables("rlvr"), job.asks("srl")) == (True, False, False)
