@@ -41,6 +41,7 @@ class Constraints(Request):
     models: Annotated[list[str], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
     max_parameters: Annotated[int, Field(ge=1)] | None = None
     min_context_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_memory_gib: Annotated[float, Field(gt=0)] | None = None  # to train all weights, by Adam
     # Of these the service's catalogue file speaks; a model of which it says nothing is left out.
     licences: Annotated[list[str], Field(min_length=1)] | None = None  # SPDX identifiers
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None  # of one generated token

@@ -76,6 +76,9 @@ def select(
     ] = None,
     max_parameters: Annotated[int | None, typer.Option(help="The largest size.")] = None,
     min_context_tokens: Annotated[int | None, typer.Option(help="The shortest context.")] = None,
+    max_memory_gib: Annotated[
+        float | None, typer.Option(help="Memory of the devices that train it.")
+    ] = None,
     num_problems: Annotated[int, typer.Option(help="Most problems for one candidate.")] = 32,
     k: Annotated[int, typer.Option(help="Samples of a problem.")] = 8,
     address: Address = None,
@@ -88,6 +91,7 @@ def select(
         "models": model or None,
         "max_parameters": max_parameters,
         "min_context_tokens": min_context_tokens,
+        "max_memory_gib": max_memory_gib,
         "num_problems": num_problems,
         "k": k,
     }

@@ -29,8 +29,8 @@ def entry(name, **fields):
 
 def test_each_limit_names_what_it_removed_with_both_numbers():
     entries = [
-        entry("small", num_parameters=10, licence="MIT", context_tokens=64, latency_ms=1.0),
-        entry("big", num_parameters=2000, licence="MIT"),
+        entry("small", num_parameters=2**26, licence="MIT", context_tokens=64, latency_ms=1.0),
+        entry("big", num_parameters=5 * 2**26, licence="MIT"),
         entry("closed", num_parameters=10, licence="other"),
         entry("silent", num_parameters=10),
         entry("slow", num_parameters=10, licence="MIT", latency_ms=9.0),
@@ -38,7 +38,7 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
         entry("dear", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=64),
     ]
     limits = Limits(
-        memory_bytes=160,
+        max_memory_gib=1,
         licences=("MIT",),
         max_latency_ms=5,
         min_context_tokens=64,
@@ -46,9 +46,9 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
     )
     costs = dict.fromkeys(("small", "big", "slow", "short"), 1.0) | {"dear": 4.5}
     left, removed = within_limits(entries, limits, costs)
-    assert [one.name for one in left] == ["small"]  # 10 * 16 = 160 bytes: just fits
+    assert [one.name for one in left] == ["small"]  # 2^26 * 16 bytes: just fits
     assert {one.name: (one.limit, one.reason) for one in removed} == {
-        "big": ("memory_bytes", "32,000 bytes to train it, memory_bytes is 160"),
+        "big": ("max_memory_gib", "5.0 GiB to train it, max_memory_gib is 1.0"),
         "closed": ("licences", "its licence is other, allowed are MIT"),
         "silent": ("licences", "its licence is not known, allowed are MIT"),
         "slow": ("max_latency_ms", "9.0 ms per token, max_latency_ms is 5.0"),

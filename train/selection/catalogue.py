@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 # Adam in float32: weights, gradients and two moments of 4 bytes each; activations are not in it.
 TRAINING_BYTES_PER_PARAMETER = 16
+GIB = 2**30
 
 
 class Entry(BaseModel):
@@ -43,7 +44,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_parameters: int | None = Field(default=None, ge=1)
-    memory_bytes: int | None = Field(default=None, ge=1)  # of the cluster's devices
+    max_memory_gib: float | None = Field(default=None, gt=0)  # of the devices that train it
     licences: tuple[str, ...] | None = None
     max_latency_ms: float | None = Field(default=None, gt=0)
     min_context_tokens: int | None = Field(default=None, ge=1)
@@ -109,9 +110,11 @@ def _broken(entry: Entry, limits: Limits, cost: float | None) -> tuple[str, str]
     if allowed is not None and entry.licence not in allowed:
         held = f"is {entry.licence}" if entry.licence else "is not known"
         return "licences", f"its licence {held}, allowed are {', '.join(allowed) or 'none'}"
+    stored = entry.training_bytes()
+    memory_gib = None if stored is None else round(stored / GIB, 4)
     at_most = (
         ("max_parameters", "parameters", entry.num_parameters, limits.max_parameters),
-        ("memory_bytes", "bytes to train it", entry.training_bytes(), limits.memory_bytes),
+        ("max_memory_gib", "GiB to train it", memory_gib, limits.max_memory_gib),
         ("max_latency_ms", "ms per token", entry.latency_ms, limits.max_latency_ms),
         ("budget", "to train it", cost, limits.budget),
     )
