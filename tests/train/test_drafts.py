@@ -68,3 +68,9 @@ def test_a_false_equation_is_named_with_its_value(step, value):
 )
 def test_what_is_true_or_no_plain_equation_passes(step):
     assert step_fault(step) is None
+
+
+def test_every_term_of_a_long_sum_counts():
+    assert step_fault("2 + 3 + 4 = 9") is None
+    assert step_fault("2 + 3 * 4 - 5 = 9") is None
+    assert (step_fault("2 + 3 + 4 = 7") or "").endswith("but it is 9")

@@ -67,6 +67,8 @@ def test_a_loss_is_named_where_it_is_sure():
     assert found[1]["num_problems"] == 30
     assert regressions(child, parent, rows) == []
     assert regressions(parent, parent | {"heldout:1": False}, rows) == [], "one may be luck"
+    five = {f"heldout:{n}": False for n in range(5)}
+    assert regressions(parent, parent | five, rows) == [], "2 / 2^5 = 0.0625 is no proof"
 
 
 def test_a_report_reads_what_the_evaluations_wrote(tmp_path):

@@ -97,6 +97,14 @@ def test_halving_measures_the_better_half_on_more_problems_within_a_third():
     assert not found.told_apart  # 0.5 and 11/32 of 32 problems overlap
 
 
+def test_the_best_is_compared_with_a_second_to_the_end():
+    measure, asked = rates(a=2, b=3)
+    found = halve(["a", "b"], measure, num_problems=64, k=4)
+    # 8 each, 8 more each; 16 more each would make 64 of 128, which is over a third.
+    assert [last - first for _, first, last in asked] == [8] * 4
+    assert [(s.name, s.rounds) for s in found.ranking] == [("a", 2), ("b", 2)]
+
+
 def test_rounds_end_early_only_when_the_intervals_lie_apart():
     measure, asked = rates(good=1, bad=1000)
     found = halve(["good", "bad"], measure, num_problems=128, k=4)
