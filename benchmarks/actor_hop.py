@@ -5,6 +5,8 @@ a batch of rollouts of NUM_TOKENS tokens, one call through Ray, the verdicts' re
 actor, hence one call per batch.
 """
 
+import os
+import secrets
 import statistics
 import time
 from collections.abc import Callable
@@ -43,6 +45,7 @@ def median_ms(score: Callable[[], list]) -> float:
 
 def main() -> None:
     """Print one line per batch size."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one at home
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     spec = PoolSpec(
         num_engines=0,
