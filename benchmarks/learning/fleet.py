@@ -1,5 +1,7 @@
 """One engine and one verifier in this process: what `rollout.pool` is to a job, without actors."""
 
+import os
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ class LocalFleet:
 
         self._ray = ray
         if not ray.is_initialized():  # the engine reads weights from the object store
+            # Given here, Ray writes no token file into the home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 address="local",
                 num_cpus=1,
