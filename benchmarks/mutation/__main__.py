@@ -109,20 +109,30 @@ def _child(name: str, source: str, tests: tuple[str, ...], scratch: str) -> None
         inner = Path(scratch) / "s"  # the tests remove it themselves
         inner.mkdir()
         os.environ["FERRATA_TEST_SCRATCH"] = str(inner)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of the time otherwise
         sys.meta_path.insert(0, _Mutated(name, ROOT / f"{name.replace('.', '/')}.py", source))
         import pytest
 
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        code = int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]))
     except BaseException:  # a mutant that cannot even be imported is killed
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
+def _load_what_it_imports(name: str) -> None:
+    """Only once for all mutants. Nothing that a module imports imports it, so that is sound."""
+    importlib.import_module(name)
+    del sys.modules[name]
+    package, _, short = name.rpartition(".")
+    delattr(sys.modules[package], short)
+
+
 def run_module(name: str, out: Path) -> dict[str, Any]:
     """Try every mutant of one module that has no result yet."""
     scopes, tests = TARGETS[name]
     source = (ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+    _load_what_it_imports(name)
     if not survives(name, source, tests):
         raise SystemExit(f"{name}: its tests fail on the code as it is: {' '.join(tests)}")
     started_s = time.monotonic()

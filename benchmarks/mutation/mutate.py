@@ -14,6 +14,10 @@ COMPARISONS: dict[type, type] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
+NEGATIONS: dict[type, type] = {
+    ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt,
+}  # fmt: skip
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "minimum": "maximum"}
 OPERATORS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
     ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
@@ -113,6 +117,8 @@ def _changes(node: ast.AST) -> Iterator[Callable[[ast.AST], ast.AST | None]]:
             for i, op in enumerate(node.ops):
                 other = COMPARISONS[type(op)]
                 yield lambda n, i=i, new=other: _set(n, "ops", i, new())
+                if negation := NEGATIONS.get(type(op)):
+                    yield lambda n, i=i, new=negation: _set(n, "ops", i, new())
         case ast.BinOp() | ast.AugAssign() if type(node.op) in OPERATORS:
             operator = OPERATORS[type(node.op)]
             yield lambda n: _replace(n, op=operator())
@@ -127,6 +133,10 @@ def _changes(node: ast.AST) -> Iterator[Callable[[ast.AST], ast.AST | None]]:
             yield lambda n: _replace(n, value=ast.Constant(None))
         case ast.Call():
             yield from _calls(node)
+        case ast.Name(id=name) if name in NAMES:
+            yield lambda n: _replace(n, id=NAMES[name])
+        case ast.Attribute(attr=name) if name in NAMES:
+            yield lambda n: _replace(n, attr=NAMES[name])
         case ast.If() | ast.IfExp() | ast.While() if not isinstance(
             node.test, ast.Compare | ast.UnaryOp
         ):
