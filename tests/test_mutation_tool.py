@@ -14,7 +14,7 @@ def f(x: int, *, deep: bool = True) -> int:
     if x < 3 and deep:
         raise ValueError("x is too small")
     self.x = x.detach()
-    return g(x + 1, key=2)
+    return g(min(x + 1, 9), key=2)
 '''
 
 
@@ -34,12 +34,14 @@ def test_the_usual_mistakes_are_among_them():
         "module: 0.5 -> 1.5",
         "f: True -> False",
         "f: x < 3 -> x <= 3",
+        "f: x < 3 -> x >= 3",
+        "f: min -> max",
         "f: x < 3 and deep -> x < 3 or deep",
         "f: x + 1 -> x - 1",
-        "f: g(x + 1, key=2) -> g(x + 1)",
+        "f: g(min(x + 1, 9), key=2) -> g(min(x + 1, 9))",
         "f: x.detach() -> x",
         "f: self.x = x.detach() -> pass",
-        "f: return g(x + 1, key=2) -> return None",
+        "f: return g(min(x + 1, 9), key=2) -> return None",
         "f: raise ValueError('x is too small') -> pass",
     } <= set(keys())
 
@@ -56,10 +58,11 @@ def test_only_the_scopes_asked_for_are_changed():
 def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_told(monkeypatch):
     monkeypatch.setattr(report, "explained", lambda: {"m": {"gone": "why", "known": "because"}})
     survivors = [{"line": 3, "key": "known"}, {"line": 4, "key": "new"}]
-    results = [{"module": "m", "mutants": 9, "survivors": survivors, "commit": "abc"}]
+    results = [{"module": "m", "mutants": 9, "survivors": survivors, "source": "abc"}]
     assert report.unexplained(results) == ["m, line 4: new", "m: is killed: gone"]
     page = report.render(results, ["m", "n"])
     assert "9 mutants, 7 killed, 2 survivors." in page
     assert "- line 3, `known`: because" in page
     assert "- line 4, `new`: **unexplained**" in page
+    assert "| `m` | 9 | 7 | 2 | `abc` |" in page
     assert "| `n` | not run | | | |" in page

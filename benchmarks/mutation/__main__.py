@@ -6,7 +6,8 @@ when a test fails, hangs or dies. What survives and is not listed as equivalent 
 is an error, and so is a listed one that does not survive.
 
 Run it in a clone that nobody edits: the tests look for files that are left behind. Results are
-kept per module under --out, so that a run can be continued; the report is written from them.
+kept per module under --out; of a module that has one, and has not changed since, only the
+survivors are tried again. The report is written from the results.
 """
 
 import argparse
@@ -39,24 +40,37 @@ PRELOADED = (
     "pydantic",
     "pytest",
     "cydifflib",
+    "nltk.translate.meteor_score",
+    "rapidfuzz.fuzz",
+    "rouge_score.rouge_scorer",
+    "sacrebleu",
     "yaml",
     "httpx",
 )
-# module: (classes and functions, all when empty; tests that must kill every mutant)
+# module: (classes and functions, all when empty; pytest's arguments: tests that must kill all)
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "train.loss": ((), ("tests/train/test_loss.py", "tests/train/test_loss_shares.py")),
     "train.advantages": ((), ("tests/train/test_advantages.py",)),
     "train.batch": ((), ("tests/train/test_batch.py",)),
     "train.checkpoint": ((), ("tests/train/test_checkpoint.py",)),
-    "rollout.verifiers.step_similarity": ((), ("tests/rollout/test_step_similarity.py",)),
+    "train.srl": ((), ("tests/train/test_srl.py",)),
+    "train.rlvr": ((), ("tests/train/test_rlvr.py",)),
+    # Dynamic sampling's filter.
+    "rollout.collector": (
+        (),
+        ("tests/rollout/test_collector.py", "tests/rollout/test_failing_graders.py"),
+    ),
+    "rollout.steps": ((), ("tests/rollout/test_steps.py",)),
+    "rollout.verifiers.step_similarity": (
+        (),
+        ("tests/rollout/test_step_similarity.py", "-k", "not faster"),  # measures time
+    ),
+    "rollout.verifiers.text_similarity": ((), ("tests/rollout/test_text_similarity.py",)),
+    "rollout.verifiers.similarity_metrics": ((), ("tests/rollout/test_similarity_metrics.py",)),
     "rollout.verifiers.answer": ((), ("tests/rollout/test_answer.py",)),
     "rollout.verifiers.base": (
         ("Grade", "Grader", "TokenUsage", "grade_with", "final_text", "output_text"),
         ("tests/rollout/test_grade.py",),
-    ),
-    "rollout.collector": (
-        (),
-        ("tests/rollout/test_collector.py", "tests/rollout/test_failing_graders.py"),
     ),
 }
 
@@ -110,7 +124,7 @@ def _child(name: str, source: str, tests: tuple[str, ...], scratch: str) -> None
         inner.mkdir()
         os.environ["FERRATA_TEST_SCRATCH"] = str(inner)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of the time otherwise
-        sys.meta_path.insert(0, _Mutated(name, ROOT / f"{name.replace('.', '/')}.py", source))
+        sys.meta_path.insert(0, _Mutated(name, _path(name), source))
         import pytest
 
         code = int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]))
@@ -129,36 +143,44 @@ def _load_what_it_imports(name: str) -> None:
 
 
 def run_module(name: str, out: Path) -> dict[str, Any]:
-    """Try every mutant of one module that has no result yet."""
+    """Try every mutant of one module; of an unchanged one with a result, its survivors."""
     scopes, tests = TARGETS[name]
-    source = (ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+    source, file = _path(name).read_text(encoding="utf-8"), out / f"{name}.json"
     _load_what_it_imports(name)
     if not survives(name, source, tests):
         raise SystemExit(f"{name}: its tests fail on the code as it is: {' '.join(tests)}")
-    started_s = time.monotonic()
     found: list[Mutant] = list(mutants(source, scopes))
+    tried = found
+    if file.exists():
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        if earlier["source"] == source_id(name):
+            keys = {survivor["key"] for survivor in earlier["survivors"]}
+            tried = [mutant for mutant in found if mutant.key in keys]
     survivors = []
-    for number, mutant in enumerate(found, start=1):
+    for number, mutant in enumerate(tried, start=1):
         if survives(name, mutant.source, tests):
             survivors.append({"line": mutant.line, "key": mutant.key})
             print(f"  survived: line {mutant.line}, {mutant.key}", flush=True)
         if number % 20 == 0:
-            print(f"  {name}: {number} of {len(found)}", flush=True)
+            print(f"  {name}: {number} of {len(tried)}", flush=True)
     result = {
         "module": name,
-        "tests": list(tests),
         "mutants": len(found),
         "survivors": survivors,
-        "seconds": round(time.monotonic() - started_s),
-        "commit": _commit(),
+        "source": source_id(name),
     }
-    (out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+def source_id(name: str) -> str:
+    """Git's name for a module's source as it lies here, shortened."""
+    command = ["git", "-C", str(ROOT), "hash-object", str(_path(name))]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout[:12]
+
+
+def _path(name: str) -> Path:
+    return ROOT / f"{name.replace('.', '/')}.py"
 
 
 def main() -> int:
@@ -177,10 +199,12 @@ def main() -> int:
         for module in PRELOADED:
             importlib.import_module(module)
         for name in args.modules or TARGETS:
-            if args.fresh or not (args.out / f"{name}.json").exists():
-                run_module(name, args.out)
+            if args.fresh:
+                (args.out / f"{name}.json").unlink(missing_ok=True)
+            run_module(name, args.out)
     files = [args.out / f"{name}.json" for name in TARGETS]
     results = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+    results = [result for result in results if result["source"] == source_id(result["module"])]
     target = args.report or args.out / "mutation.md"
     target.write_text(render(results, TARGETS), encoding="utf-8")
     problems = unexplained(results)

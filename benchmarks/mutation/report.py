@@ -37,13 +37,14 @@ def render(results: list[dict[str, Any]], modules: Iterable[str]) -> str:
         "comparison, an operator, a constant, a negation, a statement or a keyword left out, a",
         "value not returned, a method not called), and its fast tests were run. Error texts and",
         "docstrings are left alone. `make mutation` runs it again, and fails when a survivor is",
-        "not listed here.",
+        "not listed here. `source` is the file's hash in git (`git hash-object`); a module that",
+        "has changed since counts as not run.",
         "",
         f"{total} mutants, {total - left} killed, {left} survivors, all of them listed."
         if not unexplained(results)
         else f"{total} mutants, {total - left} killed, {left} survivors.",
         "",
-        "| module | mutants | killed | survivors | commit |",
+        "| module | mutants | killed | survivors | source |",
         "|---|---|---|---|---|",
     ]
     for result in results:
@@ -51,7 +52,7 @@ def render(results: list[dict[str, Any]], modules: Iterable[str]) -> str:
         killed = result["mutants"] - survivors
         lines.append(
             f"| `{result['module']}` | {result['mutants']} | {killed} | {survivors} "
-            f"| {result['commit']} |"
+            f"| `{result['source']}` |"
         )
     done = {result["module"] for result in results}
     lines += [f"| `{name}` | not run | | | |" for name in modules if name not in done]

@@ -7,6 +7,7 @@ missing the grader is refused by name.
 
 import json
 import math
+import operator
 import os
 from typing import Literal
 
@@ -103,8 +104,8 @@ class TextSimilarityGrader(Grader):
                 headers["authorization"] = f"Bearer {read_key(key_name, url, trusted=trusted)}"
             body = json.dumps({"model": model, "input": [text, reference]}).encode()
             reply = post_json(url, body, lambda attempt: headers, self.limits, trusted=trusted)
-            rows = sorted(reply["data"], key=lambda row: row["index"])
-            left, right = ([float(x) for x in row["embedding"]] for row in rows)
+            # In whatever order they come: the cosine is symmetric.
+            left, right = ([float(x) for x in row["embedding"]] for row in reply["data"])
             value = cosine(left, right)
             tokens = int(reply.get("usage", {}).get("prompt_tokens", 0))
         except HttpError as error:
@@ -116,9 +117,9 @@ class TextSimilarityGrader(Grader):
 
 def cosine(left: list[float], right: list[float]) -> float:
     """The cosine of the angle between two vectors. Raises ValueError when there is none."""
-    if len(left) != len(right) or not left:
+    if len(left) != len(right):
         raise ValueError(f"vectors of {len(left)} and {len(right)} numbers")
     norms = math.hypot(*left) * math.hypot(*right)
     if not norms or not math.isfinite(norms):
         raise ValueError("a vector without a direction")
-    return sum(x * y for x, y in zip(left, right, strict=True)) / norms
+    return sum(map(operator.mul, left, right)) / norms

@@ -1,4 +1,4 @@
-"""string_check, text_similarity, json_schema and reasoning_gym judge what the policy showed."""
+"""string_check, json_schema and reasoning_gym judge what the policy showed; METEOR end to end."""
 
 import os
 import subprocess
@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 from graders import problem, rollout
-from servers import Answer, serve
 from tiny_wordnet import write_tiny_wordnet
 
-from rollout.verifiers.base import GraderError, InvalidVariableError, ModelGraderServerError
+from rollout.verifiers.base import GraderError, InvalidVariableError
 from rollout.verifiers.registry import GraderSpecError, parse_grader
-from rollout.verifiers.similarity_metrics import has_wordnet
-from rollout.verifiers.text_similarity import BASE_URL_VARIABLE, MODEL_VARIABLE, cosine
 
 OUT, REF = "{{ sample.output_text }}", "{{ item.ref }}"
 
@@ -55,44 +52,6 @@ def test_string_check_does_not_see_thoughts_and_scores_no_cut_off_rollout():
     assert (cut.reward, cut.format_error, cut.details["truncated"]) == (0.0, True, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("metric", "text", "ref", "expected"),
-    [
-        ("fuzzy_match", "abcd", "abce", 0.75),  # 2 * 3 / 8
-        ("bleu", "the cat sat on the mat", "the cat sat on the mat", 1.0),
-        ("gleu", "the cat", "the cat", 1.0),
-        ("gleu", "a b c", "a b d", 0.5),  # 3 of 6 n-grams: a, b, a b
-        ("rouge_1", "the cat", "the dog", 0.5),
-        ("rouge_2", "the cat sat", "the cat ran", 0.5),
-        ("rouge_l", "a b c d", "a x c d", 0.75),
-        ("rouge_5", "a b c d e", "a b c d e", 1.0),
-        ("rouge_3", "a b", "a b", 0.0),
-        ("bleu", "entirely different words", "the cat sat on the mat", 0.0),
-    ],
-)
-def test_text_similarity_has_the_value_worked_by_hand(metric, text, ref, expected):
-    g = grader("text_similarity", input=OUT, reference=REF, evaluation_metric=metric)
-    assert reward(g, text, ref=ref) == pytest.approx(expected)
-
-
-def test_a_text_that_is_empty_or_takes_too_long_to_compare_scores_nothing():
-    g = grader("text_similarity", input=OUT, reference=REF, evaluation_metric="rouge_l")
-    assert reward(g, "  ", ref="a") == 0.0
-    assert reward(g, "a " * 40_000, ref="a") == 0.0
-    slow = g.model_copy(update={"deadline_s": 2.0})
-    started_s = time.monotonic()
-    verdict = slow.verify(problem(ref="b " * 20_000), rollout("a " * 20_000))
-    assert (verdict.reward, verdict.details) == (0.0, {"timeout": 1.0})
-    assert time.monotonic() - started_s < 2.4
-
-
-def test_meteor_is_refused_by_name_where_its_data_is_missing():
-    if has_wordnet():
-        pytest.skip("WordNet is installed here")
-    with pytest.raises(GraderSpecError, match="'meteor' needs nltk's WordNet"):
-        grader("text_similarity", input=OUT, reference=REF, evaluation_metric="meteor")
-
-
 def test_meteor_scores_synonyms_where_wordnet_is_installed(tmp_path):
     write_tiny_wordnet(tmp_path)
     # In a process of its own: nltk reads where its data lies when it is imported.
@@ -118,34 +77,6 @@ def test_meteor_scores_synonyms_where_wordnet_is_installed(tmp_path):
     assert synonym == pytest.approx(1 - 0.5 / 64)
     # 3 of 4 match in two chunks: 0.75 (1 - 0.5 (2/3)^3).
     assert other == pytest.approx(0.75 * (1 - 0.5 * 8 / 27))
-
-
-def test_cosine_is_refused_by_name_where_no_endpoint_is_configured(monkeypatch):
-    monkeypatch.delenv(BASE_URL_VARIABLE, raising=False)
-    with pytest.raises(GraderSpecError, match="'cosine' needs an embedding endpoint"):
-        grader("text_similarity", input=OUT, reference=REF, evaluation_metric="cosine")
-
-
-def test_cosine_asks_the_configured_endpoint(monkeypatch):
-    data = [{"index": 1, "embedding": [0, 2]}, {"index": 0, "embedding": [1, 1]}]
-    answer = Answer({"data": data, "usage": {"prompt_tokens": 4}})
-    with serve(answer, Answer({"data": data[:1]})) as server:
-        monkeypatch.setenv(BASE_URL_VARIABLE, server.url + "/v1")
-        monkeypatch.setenv(MODEL_VARIABLE, "embedder")
-        g = grader("text_similarity", input=OUT, reference=REF, evaluation_metric="cosine")
-        grade = g.grade(problem(ref="b"), rollout("a"))
-        assert grade.reward == pytest.approx(0.5**0.5)
-        assert grade.usage["embedder"].prompt_tokens == 4
-        assert server.requests[0].path == "/v1/embeddings"
-        assert server.requests[0].json == {"model": "embedder", "input": ["a", "b"]}
-        with pytest.raises(ModelGraderServerError, match="no two embeddings"):
-            g.grade(problem(ref="b"), rollout("a"))
-
-
-@pytest.mark.parametrize(("left", "right"), [([], []), ([0.0], [1.0]), ([1.0], [1.0, 2.0])])
-def test_vectors_without_an_angle_are_an_error(left, right):
-    with pytest.raises(ValueError, match="vector"):
-        cosine(left, right)
 
 
 SCHEMA = {

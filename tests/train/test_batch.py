@@ -190,6 +190,15 @@ def test_positions_begin_anew_in_every_sequence():
     assert (batch.sampler_logprobs.dtype, batch.advantages.dtype) == (torch.float32, torch.float32)
 
 
+def test_numbers_are_float32_whatever_torchs_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        batch = pack(sequences(), 1000)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (batch.sampler_logprobs.dtype, batch.advantages.dtype) == (torch.float32, torch.float32)
+
+
 def test_loss_tokens_carry_their_sequence_and_an_empty_sequence_counts():
     long, empty = (
         TrainSequence((1,), (2, 3), (-0.5, -0.5), 1.0),
@@ -233,6 +242,10 @@ def test_the_mask_is_causal_and_keeps_sequences_and_padding_apart():
         [0, 0, 0, 1, 0],
         [0, 0, 0, 1, 1],
     ]
+
+
+def test_the_mask_is_made_where_the_segments_are():
+    assert attention_mask(torch.ones(1, 3, dtype=torch.int64, device="meta")).device.type == "meta"
 
 
 def test_the_empty_batch_has_no_loss_tokens_and_a_gradient_of_zero(policy):

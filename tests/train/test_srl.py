@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import JOB
 
+from rollout.verifiers.step_similarity import StepSimilarityVerifier
 from train.data import Row, read_rows
 from train.prompts import PromptRenderer, load_tokenizer
 from train.spec import SRLSpec, load_spec
-from train.srl import srl_problems
+from train.srl import srl_problems, srl_verifier
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,8 @@ def test_titles_of_one_text_enter_the_prompt_and_leave_the_target(renderer, tmp_
     assert second.expert_step == "just 9: done"
     assert second.prompt.endswith("Swap: 1:s=9|")
     assert [p.expert_step for p in plain] == ["Swap: 1:s=9", "just 9: done"]
+
+
+@pytest.mark.parametrize("autojunk", [True, False])
+def test_srls_verifier_has_the_stages_setting(autojunk):
+    assert srl_verifier(SRLSpec(autojunk=autojunk)) == StepSimilarityVerifier(autojunk=autojunk)
