@@ -189,13 +189,14 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", choices=[[], *TARGETS], help="default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "mutation")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
-    parser.add_argument("--report", type=Path, help="write the report here and run nothing")
+    parser.add_argument("--report", type=Path, help="default: mutation.md in --out")
+    parser.add_argument("--no-run", action="store_true", help="only write the report")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"  # a fork must not inherit a pool of threads
     sys.dont_write_bytecode = True
-    if args.report is None:
+    if not args.no_run:
         for module in PRELOADED:
             importlib.import_module(module)
         for name in args.modules or TARGETS:
