@@ -1,11 +1,13 @@
 """The learning benchmark's task is what its page says, and its page says what its cells say."""
 
+import hashlib
 import json
 import random
+from typing import Any
 
 import pytest
 
-from benchmarks.learning import arms, task
+from benchmarks.learning import arms, cells, task
 from benchmarks.learning.report import paired_interval, render
 from benchmarks.learning.stages import WholeSolutionVerifier
 from rollout.types import Problem, Rollout, Turn
@@ -79,40 +81,88 @@ def test_the_whole_solution_is_compared_at_once():
     assert verifier.verify(problem, broken).reward == -1.0
 
 
-def test_a_paired_interval_holds_the_mean_and_is_empty_of_width_where_nothing_varies():
-    assert paired_interval([[1.0, 1.0], [1.0, 1.0]]) == (1.0, 1.0, 1.0)
-    mean, low, high = paired_interval([[1.0, 0.0, 0.0, 1.0] * 25, [1.0, 0.0, 0.0, 0.0] * 25])
-    assert mean == pytest.approx(0.375)
-    # One of two seeds is drawn twice half of the time: the interval reaches about both means.
-    assert 0.1 < low < 0.25
-    assert 0.5 < high < 0.65
+def test_an_interval_over_seeds_is_students():
+    # Three: mean 0.2, standard deviation 0.1, t(0.975, 2) = 4.303: 0.2 -+ 4.303 x 0.1 / 1.7321.
+    assert paired_interval([0.1, 0.2, 0.3]) == pytest.approx((0.2, -0.04843, 0.44843), abs=1e-5)
+    # Two: standard deviation 0.1414, t(0.975, 1) = 12.706: 0.4 -+ 12.706 x 0.1414 / 1.4142.
+    assert paired_interval([0.3, 0.5]) == pytest.approx((0.4, -0.8706, 1.6706), abs=1e-4)
+    with pytest.raises(ValueError, match="1 seeds"):
+        paired_interval([0.5])
+
+
+class OneSolver:
+    """Stands for training: leaves weights as a stage does, and notes that it ran."""
+
+    seed = 0
+
+    def __init__(self, monkeypatch) -> None:
+        self.ran: list[str] = []
+
+        def stage(bench, stage, model, budget, folder):
+            self.ran.append(stage.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "model.safetensors").write_bytes(b"trained")
+            return {"name": stage.name, "best": 0.5, "cost": budget // 2, "validations": [1]}
+
+        monkeypatch.setattr(cells, "_stage", stage)
+        monkeypatch.setattr(cells, "heldout", lambda bench, model: {"0123:1ir": True})
+
+
+def test_a_cell_that_is_there_is_not_run_again_and_one_of_other_terms_is_refused(
+    tmp_path, monkeypatch
+):
+    bench: Any = OneSolver(monkeypatch)
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"base")
+
+    def run(budget: int):
+        return cells.run_cell(
+            bench, "few_experts", "srl_rlvr", base, budget, tmp_path / "out", tmp_path / "results"
+        )
+
+    kept = json.loads(run(100).read_text())
+    assert bench.ran == ["srl", "rlvr"]
+    assert kept["budget"] == 100
+    assert kept["base_sha256"] == hashlib.sha256(b"base").hexdigest()
+    run(100)
+    assert bench.ran == ["srl", "rlvr"]
+    with pytest.raises(ValueError, match="budget 100, this run 200"):
+        run(200)
+    (base / "model.safetensors").write_bytes(b"another base")
+    with pytest.raises(ValueError, match="base_sha256"):
+        run(100)
 
 
 def test_the_page_shows_the_cells_there_are_and_names_those_that_are_missing(tmp_path):
-    def cell(arm: str, solved: list[bool]) -> None:
+    def cell(arm: str, solved: list[bool], seed: int = 0) -> None:
         names = ["0123:1ir,2rl", "0123:1rl,2lr"]
         record = {
             "regime": "few_experts",
             "arm": arm,
-            "seed": 0,
+            "seed": seed,
             "commit": "abc",
             "date": "2026-01-02",
             "seconds": 60,
-            "stages": [{"cost": 2_000_000}],
+            "stages": [{"cost": 2_000_000, "validations": [1, 2]}],
             "heldout": dict(zip(names, solved, strict=True)),
         }
-        folder = tmp_path / "few_experts" / "seed-0"
+        folder = tmp_path / "few_experts" / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{arm}.json").write_text(json.dumps(record), encoding="utf-8")
 
     cell("srl_continued", [False, True])
     cell("srl_rlvr", [True, True])
     page = render(tmp_path)
-    assert "| srl_continued | 0.500 | 0.000 | 1.000 | 0: 0.500 | 2.00 M |" in page
-    assert "- srl_rlvr - srl_continued: +0.500 (+0.000 to +1.000), 1 seed; rows only" in page
+    assert "| srl_continued | 0.500 | 0.000 | 1.000 | 0: 0.500 | 2.00 M | 2 |" in page
+    assert "- srl_rlvr - srl_continued: one seed, no interval; 0: +0.500" in page
     assert "| sft_steps | not run |" in page
     missing = page[page.index("Missing cells") :]
     assert "few_experts/sft_steps/0" in missing
     assert "few_experts/srl_rlvr/0" not in missing
     assert "all 24 of many_experts" in missing
     assert "commit abc" in page
+    cell("srl_continued", [False, False], seed=1)
+    cell("srl_rlvr", [True, True], seed=1)
+    # 0.5 and 1.0: mean 0.75, standard deviation 0.35355; 12.706 x 0.35355 / 1.41421 = 3.1765
+    assert "srl_continued: +0.750 (-2.426 to +3.926); 0: +0.500, 1: +1.000" in render(tmp_path)

@@ -52,7 +52,12 @@ def main() -> None:
 
 def run_seed(args: argparse.Namespace, regime: str, seed: int) -> None:
     """Run the missing arms of one regime and base seed."""
+    from benchmarks.learning.cells import check_kept
+
     folder = args.results / regime / f"seed-{seed}"
+    for arm in args.arms:
+        if (folder / f"{arm}.json").exists():
+            check_kept(folder / f"{arm}.json", args.budget)
     missing = [arm for arm in args.arms if not (folder / f"{arm}.json").exists()]
     if not missing and (folder / "base.json").exists():
         return

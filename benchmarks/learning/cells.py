@@ -1,6 +1,7 @@
 """A cell is one arm, in one regime, from one base seed: one JSON file, run unless it exists."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import time
@@ -21,10 +22,13 @@ def run_cell(
     """Run an arm's stages, read the held-out rows once, write the cell; return its file.
 
     Weights stay under `out`; the cell goes to the folder `results`, which is small and kept.
+    A cell that is there is kept. Raises ValueError when it is of another budget or another base.
     """
     folder = out / regime / f"seed-{bench.seed}"
     cell = results / f"{arm}.json"
+    base_hash = weights_hash(base)
     if cell.exists():
+        check_kept(cell, budget, base_hash)
         return cell
     started_s = time.monotonic()
     model, path = base, ""
@@ -44,6 +48,7 @@ def run_cell(
             "arm": arm,
             "seed": bench.seed,
             "budget": budget,
+            "base_sha256": base_hash,
             "train_cost": TRAIN_COST,
             **provenance(),
             "validation": best[0],
@@ -53,6 +58,25 @@ def run_cell(
         },
     )
     return cell
+
+
+def weights_hash(model: Path) -> str:
+    """SHA-256 of the model's weights file, in hexadecimal."""
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def check_kept(cell: Path, budget: int, base_hash: str | None = None) -> None:
+    """Raise ValueError when a kept cell cannot stand beside cells of this budget and base.
+
+    The first cells do not say from which weights they started; those are taken at their word.
+    """
+    kept = json.loads(cell.read_text(encoding="utf-8"))
+    for name, wanted in (("budget", budget), ("base_sha256", base_hash)):
+        if wanted is not None and kept.get(name, wanted) != wanted:
+            raise ValueError(
+                f"{cell} has {name} {kept[name]}, this run {wanted}: give another --results, or "
+                "remove the cell to have it run again"
+            )
 
 
 def heldout(bench: Bench, model: Path) -> dict[str, bool]:

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks.learning.arms import ABLATIONS, ARMS
 from benchmarks.learning.task import REGIMES, UNSEEN, has_unseen
 
 FINDINGS = Path(__file__).with_name("findings.md")
-NUM_RESAMPLES = 10_000
+# Student's t, two-sided 95%, by degrees of freedom (seeds - 1).
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 COMPARISONS = (
     ("srl_rlvr", "srl_continued"),
     ("srl_rlvr", "sft_rlvr"),
@@ -30,22 +31,19 @@ def read_cells(out: Path) -> Cells:
     return {(cell["regime"], cell["arm"], cell["seed"]): cell for cell in cells}
 
 
-def paired_interval(differences_SR: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """(mean, lower, upper) of differences `[seeds][rows]`: 95% percentile bootstrap.
+def paired_interval(differences_S: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, lower, upper) of one difference per base seed: Student's t, 95%.
 
-    Seeds and rows are drawn anew independently (the two-way bootstrap of Owen, 2007): both are
-    samples, of bases and of problems. With three seeds it is coarse.
+    What is claimed is about bases, so a base counts once, however many rows it was read on; its
+    held-out rows are in the seeds' spread. With two or three seeds the interval is wide, as it
+    should be. Raises ValueError for fewer than 2 seeds, or more than 10.
     """
-    import numpy as np
-
-    values = np.asarray(differences_SR, dtype=float)
-    num_seeds, num_rows = values.shape
-    rng = np.random.default_rng(0)
-    seeds = rng.multinomial(num_seeds, [1 / num_seeds] * num_seeds, NUM_RESAMPLES) / num_seeds
-    rows = rng.multinomial(num_rows, [1 / num_rows] * num_rows, NUM_RESAMPLES) / num_rows
-    means = ((seeds @ values) * rows).sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+    freedom = len(differences_S) - 1
+    if freedom not in T_95:
+        raise ValueError(f"{len(differences_S)} seeds: an interval needs 2 to {len(T_95) + 1}")
+    mean = fmean(differences_S)
+    half = T_95[freedom] * stdev(differences_S) / len(differences_S) ** 0.5
+    return mean, mean - half, mean + half
 
 
 def accuracy(cell: dict[str, Any], unseen: bool | None = None) -> float:
@@ -73,44 +71,54 @@ def render(out: Path) -> str:
 def _table(cells: Cells, regime: str) -> list[str]:
     lines = [
         "",
-        f"| arm | held-out, greedy | with `{UNSEEN}` | without | by seed | forward tokens |",
-        "|---|---|---|---|---|---|",
+        f"| arm | held-out, greedy | with `{UNSEEN}` | without | by seed | forward tokens "
+        "| validations |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm in ("base", *ARMS, *ABLATIONS):
         found = {s: c for (r, a, s), c in sorted(cells.items()) if (r, a) == (regime, arm)}
         if not found:
-            lines += [f"| {arm} | not run | | | | |"] if arm in ARMS or arm == "base" else []
+            lines += [f"| {arm} | not run | | | | | |"] if arm in ARMS or arm == "base" else []
             continue
         mean = [fmean(accuracy(c, u) for c in found.values()) for u in (None, True, False)]
         seeds = ", ".join(f"{s}: {accuracy(c):.3f}" for s, c in found.items())
-        cost = fmean(sum(stage["cost"] for stage in c.get("stages", [])) for c in found.values())
+        stages = [c.get("stages", []) for c in found.values()]
+        costs = [sum(stage["cost"] for stage in each) / 1e6 for each in stages]
+        looks = [sum(len(stage["validations"]) for stage in each) for each in stages]
         lines.append(
             f"| {arm} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.3f} | {seeds} "
-            f"| {cost / 1e6:.2f} M |"
+            f"| {_range(costs, '.2f')} M | {_range(looks, 'd')} |"
         )
     return lines
 
 
+def _range(values: Sequence[float], form: str) -> str:
+    """The least and the largest, or the one value."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low}-{high}"
+
+
 def _differences(cells: Cells, regime: str) -> list[str]:
-    lines = ["", "Paired differences, with 95% intervals over seeds and held-out rows:", ""]
+    lines = [
+        "",
+        "Differences by base seed, paired on the same held-out rows; in brackets the 95% interval "
+        "of the mean over base seeds (Student's t):",
+        "",
+    ]
     for first, second in COMPARISONS + ABLATION_COMPARISONS:
-        pairs = [
-            (cells[regime, first, s], cells[regime, second, s])
+        by_seed = {
+            s: accuracy(cells[regime, first, s]) - accuracy(cells[regime, second, s])
             for (r, a, s) in sorted(cells)
             if (r, a) == (regime, first) and (regime, second, s) in cells
-        ]
-        if not pairs:
+        }
+        if not by_seed:
             continue
-        differences = [
-            [float(solved) - float(b["heldout"][row]) for row, solved in a["heldout"].items()]
-            for a, b in pairs
-        ]
-        mean, low, high = paired_interval(differences)
-        seeds = f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
-        lines.append(
-            f"- {first} - {second}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {seeds}"
-            + ("; rows only" if len(pairs) == 1 else "")
-        )
+        shown = ", ".join(f"{seed}: {value:+.3f}" for seed, value in by_seed.items())
+        if len(by_seed) == 1:
+            lines.append(f"- {first} - {second}: one seed, no interval; {shown}")
+            continue
+        mean, low, high = paired_interval(list(by_seed.values()))
+        lines.append(f"- {first} - {second}: {mean:+.3f} ({low:+.3f} to {high:+.3f}); {shown}")
     return lines if len(lines) > 3 else []
 
 
