@@ -12,6 +12,7 @@ from serve_app.prepare_error import PrepareError
 from serve_app.prepare_spec import load_model_at_hand
 from train.auto.facts import ModelFacts
 from train.selection.catalogue import Entry, Limits, NoCandidateError
+from train.selection.halving import NothingMeasuredError
 from train.selection.probe import probe, probe_problems
 from train.selection.ranking import Candidate, Measurement
 from train.selection.selector import DynamicModelSelector
@@ -32,9 +33,13 @@ def select_model(
     candidates: Mapping[str, str],
     cluster: Mapping[str, float],
     stated: Mapping[str, Mapping[str, Any]] | None = None,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Choose among the candidates (name -> folder) on the rows of `path`; best first.
 
+    `request`: "constraints", "seed", and either "job", the create call of the job that the model is
+    for, whose prompt, sampling, protocol and grader are then those of the probe, or "grader" alone.
+    `validation`: rows beside those of `path`, where the job has them in a file of their own.
     `stated`: what the service's catalogue says of models, fields of `Entry` by name.
 
     Raises PrepareError for rows that are wrong for every model, and when no model is left.
@@ -63,14 +68,13 @@ def select_model(
         raise PrepareError(
             "no_model_within_limits", f"{error}{unreadable}", "constraints", []
         ) from None
+    files = {"training": path} | ({"validation": validation} if validation else {})
     with ExitStack() as stack:
         ready: dict[str, _Ready] = {}
         for entry in selector.entries:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             try:
-                prepare(
-                    _job_body(entry.name, request), folder, {"training": path}, entry.path, cluster
-                )
+                prepare(_job_body(entry.name, request), folder, files, entry.path, cluster)
             except PrepareError as error:
                 unread.append(_not_measured(entry.name, entry.num_parameters, error))
                 continue
@@ -85,9 +89,13 @@ def select_model(
 
         usable = min(len(probe_problems(one.spec)) for one in ready.values())
         num_problems = min(constraints["num_problems"], usable)
-        choice = selector.choose(
-            measure, num_problems=num_problems, k=constraints["k"], among=ready
-        )
+        try:
+            choice = selector.choose(
+                measure, num_problems=num_problems, k=constraints["k"], among=ready
+            )
+        except NothingMeasuredError as error:
+            others = "".join(f"; {one.model_id}: {one.reason}" for one in unread)
+            raise PrepareError("no_model_fits", f"{error}{others}", None, []) from None
     return {
         "candidates": [one.as_json() for one in (*choice.candidates, *unread)],
         "selection_cost": choice.cost_json(),
@@ -118,9 +126,32 @@ def _not_measured(name: str, num_parameters: int | None, error: PrepareError) ->
 
 def _job_body(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """A create call that would train the candidate: its prompts and limits are those probed."""
+    if (job := request.get("job")) is not None:
+        return _without_teacher(job) | {"model": name, "seed": request["seed"]}
     body: dict[str, Any] = {"model": name, "training_file": "rows", "seed": request["seed"]}
     if request.get("grader"):
         part = {"grader": request["grader"]}
         body["method"] = {"type": "reinforcement", "reinforcement": part}
         body["num_examples"] = "auto"
     return body
+
+
+def _without_teacher(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The job's create call; a teacher costs money, so that a probe asks none.
+
+    Without its steps, stages that learn from steps cannot be prepared: whole problems are probed.
+    """
+    if job.get("teacher") is None:
+        return dict(job)
+    stepwise = ("teacher", "num_examples", "sft", "srl")
+    body = {name: value for name, value in job.items() if name not in stepwise}
+    if body.get("rlvr", {}) is None:
+        del body["rlvr"]
+    method = body.get("method") or {}
+    if method.get("type") == "srl":
+        grader = method["srl"].get("grader")
+        del body["method"]
+        if grader is not None:
+            part = {"grader": grader}
+            body["method"] = {"type": "reinforcement", "reinforcement": part}
+    return body | {"num_examples": 0}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from serve_app.prepare_error import PrepareError
 
 RESULT_FILE, LOCK_FILE, SPEC_FILE = "prepared.json", ".preparing", "spec.json"
+CHOICE_FILE = "selected.json"  # the model that was measured best, before the rest is prepared
 BASE_FOLDER = "base"  # of a job that starts from another one's checkpoint
 FILE_FIELDS = {
     "training": "training_file",
@@ -56,9 +57,7 @@ def prepare_job(settings: Settings, job_id: str, cluster: Mapping[str, float]) -
             result = folder / RESULT_FILE
             if not result.exists():
                 made = asdict(_prepare(settings, database, job_id, folder, dict(cluster)))
-                hidden = result.with_name(f".{result.name}")
-                hidden.write_text(json.dumps(made), encoding="utf-8")
-                hidden.replace(result)
+                _write(result, made)
             return Preparation(**json.loads(result.read_text(encoding="utf-8")))
     finally:
         database.close()
@@ -87,7 +86,7 @@ def _prepare(
         if name == AUTO:
             with database.read() as session:
                 models = candidates(settings, session, job.project_id or "")
-            name, notes = choose_model(models, request, files["training"], cluster)
+            name, notes = _chosen_once(folder, models, request, files, cluster)
         with database.read() as session:
             model = _model_of(settings, session, job, name)
         model_path = pinned(model, folder / BASE_FOLDER)
@@ -103,30 +102,65 @@ def _prepare(
     )
 
 
-def choose_model(
-    models: Mapping[str, str], request: Mapping[str, Any], training: Path, cluster: dict[str, float]
+def _chosen_once(
+    folder: Path,
+    models: Mapping[str, str],
+    request: Mapping[str, Any],
+    files: Mapping[str, Path],
+    cluster: dict[str, float],
 ) -> tuple[str, list[str]]:
-    """The model that suits the job's rows best, by measurement, and why. Raises PrepareError."""
+    """`choose_model`, kept at once: a preparation that is run again does not measure again."""
+    kept = folder / CHOICE_FILE
+    if not kept.exists():
+        _write(kept, choose_model(models, request, files, cluster))
+    name, notes = json.loads(kept.read_text(encoding="utf-8"))
+    return name, notes
+
+
+def choose_model(
+    models: Mapping[str, str],
+    request: Mapping[str, Any],
+    files: Mapping[str, Path],
+    cluster: dict[str, float],
+) -> tuple[str, list[str]]:
+    """The model that suits the job's rows best, by measurement, and why. Raises PrepareError.
+
+    Measured as the job itself samples: with its prompt, limits, protocol and grader.
+    """
     from serve_app.native_schemas import MAX_CANDIDATES, Constraints
     from serve_app.native_select import select_model
 
     names = list(models)[:MAX_CANDIDATES]
-    method = request.get("method") or {}
-    part = method.get(method.get("type", ""), {})
     asked = {
         "constraints": Constraints().model_dump(mode="json"),
-        "grader": part.get("grader"),
+        "job": request,
         "seed": request["seed"],
     }
-    found = select_model(asked, training, {name: models[name] for name in names}, cluster)
+    found = select_model(
+        asked,
+        files["training"],
+        {name: models[name] for name in names},
+        cluster,
+        validation=files.get("validation"),
+    )
     ranked = found["candidates"]
     shown = [f"model selection: {_told(each)}" for each in ranked]
     shown[0] += "; selected" + (
         "" if found["selection_cost"]["told_apart"] else ", not surely better than every other"
     )
-    if len(models) > len(names):
-        shown.append(f"model selection: the newest {len(names)} of {len(models)} were measured")
+    if unseen := list(models)[MAX_CANDIDATES:]:
+        shown.append(
+            f"model selection: {len(names)} of {len(models)} models were looked at, the service's "
+            f"own first, then the newest trained here; not looked at: {', '.join(unseen)}"
+        )
     return ranked[0]["model_id"], shown
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees all of it or no file."""
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_text(json.dumps(value), encoding="utf-8")
+    hidden.replace(path)
 
 
 def _told(candidate: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 
 import pytest
 import ray
@@ -52,10 +53,14 @@ def untrained(tmp_path) -> str:
 
 @pytest.fixture
 def service(untrained, tmp_path):
-    """A service of two models, of which one can solve the rows below."""
+    """A service of three models, of which one can solve the rows below, and one is broken."""
     database = Database(f"sqlite:///{tmp_path / 'store.db'}")
     migrate(database)
-    models = {"a-untrained": untrained, "ferrata-tiny": str(MODEL)}
+    broken = tmp_path / "broken"
+    shutil.copytree(MODEL, broken)
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    models = {"a-untrained": untrained, "b-broken": str(broken), "ferrata-tiny": str(MODEL)}
     yield whole_service(database, tmp_path / "data", models=models)
     database.close()
 
@@ -78,7 +83,9 @@ def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(cluster
     body = parse_request(SelectModel, {"task": "lines", "rows": rows, "constraints": constraints})
     answer = native.select_model(service, caller, body)
     assert answer["selected_model_id"] == "ferrata-tiny"
-    best, other = answer["candidates"]
+    best, other, broken = answer["candidates"]
+    assert (broken["model_id"], broken["score"]) == ("b-broken", None)
+    assert broken["reason"].startswith("not measured: ")
     assert best["score"] == answer["score"] > 0.5
     assert (other["model_id"], other["score"]) == ("a-untrained", 0.0)
     assert answer["selection_cost"]["share_of_full_evaluation"] <= 0.5
@@ -90,7 +97,9 @@ def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(cluster
         assert seen["counted"]["flops_per_problem"] > seen["counted"]["num_parameters"]
 
 
-def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(cluster, service, caller):
+def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(
+    cluster, service, caller, monkeypatch
+):
     body = parse_request(StartTraining, {"model": "auto", "rows": problems()})
     job, _ = native.start_training(service, caller, body, Attempted())
     prepared = prepare_job(service.settings, job.id, ray.cluster_resources())
@@ -99,6 +108,12 @@ def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(cluster, 
     assert told[0].startswith("model selection: ferrata-tiny: pass@k ")
     assert told[0].endswith("; selected")
     assert "a-untrained: pass@k 0.000" in told[1]
+    assert told[2].startswith("model selection: b-broken: not measured: ")
+    # A preparation that was killed after the choice, and is run again, does not measure again.
+    folder = service.settings.job_folder(job.id)
+    (folder / "prepared.json").unlink()
+    monkeypatch.setattr("serve_app.native_select.probe", lambda *_, **__: pytest.fail("probed"))
+    assert prepare_job(service.settings, job.id, ray.cluster_resources()) == prepared
     with service.database.write() as session:
         row = get_job(session, job.id, lock=True)
         enter(session, row, prepared)

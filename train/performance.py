@@ -1,18 +1,19 @@
 """Which skills a policy has, where it is weak, and what a new policy lost: by intervals and tests.
 
-A row names its skills in `skill` (a string) or `tags` (a list). Pure but for reading the samples
-that an evaluation wrote.
+A row names its skills in `skill` (a string) or `tags` (a list). Many skills are looked at, so that
+p-values are corrected by Holm's method: the chance that any is named by luck stays at 5%. Pure but
+for reading the samples that an evaluation wrote.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from train.data import Row
-from train.statistics import wilson_interval
+from train.statistics import Z95, wilson_interval
 
 ALL = "all problems"
 SIGNIFICANCE = 0.05
@@ -29,8 +30,12 @@ def skills_of(row: Row) -> tuple[str, ...]:
 
 
 def by_skill(solved: Solved, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Accuracy of each skill with its Wilson interval, and whether it is weak."""
-    shown = {}
+    """Accuracy of each skill with its Wilson interval, and whether it is weak.
+
+    Weak: Newcombe's interval of its difference to the other problems lies below 0, at the level
+    that Holm's method asks for.
+    """
+    shown, differences = {}, {}
     for skill, ids in _ids_by_skill(solved, rows).items():
         marks = [solved[i] for i in ids]
         rest = [mark for i, mark in solved.items() if i not in ids]
@@ -38,34 +43,53 @@ def by_skill(solved: Solved, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             "accuracy": fmean(marks),
             "ci95": list(wilson_interval(sum(marks), len(marks))),
             "num_problems": len(marks),
-            "weak": bool(rest) and newcombe_interval(marks, rest)[1] < 0,
+            "weak": False,
         }
+        if rest:
+            differences[skill] = (fmean(marks) < fmean(rest), newcombe_p_value(marks, rest))
+    adjusted = holm({skill: p_value for skill, (_, p_value) in differences.items()})
+    for skill, (is_lower, _) in differences.items():
+        shown[skill]["weak"] = is_lower and adjusted[skill] < SIGNIFICANCE
     return shown
 
 
 def regressions(parent: Solved, child: Solved, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Skills, and all problems together, of which the child surely solves fewer than its parent.
 
-    The same problems are compared: McNemar's exact test, two-sided (McNemar, 1947).
+    The same problems are compared: McNemar's exact test, two-sided (McNemar, 1947); `p_value` is
+    corrected for the number of skills.
     """
     both = {i: (parent[i], child[i]) for i in parent if i in child}
     groups = {ALL: set(both), **_ids_by_skill(both, rows)}
-    found = []
-    for name, ids in groups.items():
-        lost = sum(both[i] == (True, False) for i in ids)
-        gained = sum(both[i] == (False, True) for i in ids)
-        p_value = mcnemar(lost, gained)
-        if lost > gained and p_value < SIGNIFICANCE:
-            found.append(
-                {
-                    "skill": name,
-                    "lost": lost,
-                    "gained": gained,
-                    "num_problems": len(ids),
-                    "p_value": p_value,
-                }
-            )
-    return found
+    counts = {
+        name: (
+            sum(both[i] == (True, False) for i in ids),
+            sum(both[i] == (False, True) for i in ids),
+        )
+        for name, ids in groups.items()
+    }
+    adjusted = holm({name: mcnemar(*count) for name, count in counts.items()})
+    return [
+        {
+            "skill": name,
+            "lost": lost,
+            "gained": gained,
+            "num_problems": len(groups[name]),
+            "p_value": adjusted[name],
+        }
+        for name, (lost, gained) in counts.items()
+        if lost > gained and adjusted[name] < SIGNIFICANCE
+    ]
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values (Holm, 1979): each times the number not yet tested, never decreasing."""
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    adjusted, largest = {}, 0.0
+    for i, name in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - i) * p_values[name]))
+        adjusted[name] = largest
+    return adjusted
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -75,14 +99,26 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def newcombe_interval(ones: Sequence[bool], others: Sequence[bool]) -> tuple[float, float]:
-    """95% interval of the difference of two proportions (Newcombe, 1998, method 10)."""
+def newcombe_interval(
+    ones: Sequence[bool], others: Sequence[bool], z: float = Z95
+) -> tuple[float, float]:
+    """Interval of the difference of two proportions (Newcombe, 1998, method 10); 95% by default."""
     p, q = fmean(ones), fmean(others)
-    low_p, high_p = wilson_interval(sum(ones), len(ones))
-    low_q, high_q = wilson_interval(sum(others), len(others))
+    low_p, high_p = wilson_interval(sum(ones), len(ones), z)
+    low_q, high_q = wilson_interval(sum(others), len(others), z)
     below = math.hypot(p - low_p, high_q - q)
     above = math.hypot(high_p - p, q - low_q)
     return p - q - below, p - q + above
+
+
+def newcombe_p_value(ones: Sequence[bool], others: Sequence[bool]) -> float:
+    """Two-sided: 1 less the level of the widest Newcombe interval that leaves out 0."""
+    low_z, high_z = 0.0, 40.0  # beyond 38 the p-value is 0 in double precision
+    for _ in range(60):
+        z = (low_z + high_z) / 2
+        low, high = newcombe_interval(ones, others, z)
+        low_z, high_z = (low_z, z) if low <= 0 <= high else (z, high_z)
+    return 2 * NormalDist().cdf(-low_z)
 
 
 def report_skills(folder: Path, policies: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """A job keeps the model that it starts from."""
 
+import json
 import shutil
 
 import pytest
 from conftest import MODEL
 
 from serve_app.catalogue import KnownModel
-from serve_app.preparation import pinned
+from serve_app.preparation import choose_model, pinned
+from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
+from train.experts import digit_programs
+from train.selection.ranking import Measurement
+from train.spec import parse_spec
 
 NAME = "ft:ferrata-tiny:ferrata::12345678:ckpt-step-9"
 
@@ -44,3 +49,78 @@ def test_other_models_stay_where_they_are(tmp_path):
     base = KnownModel("ferrata-tiny", str(MODEL), "base")
     assert pinned(base, tmp_path / "base") == str(MODEL)
     assert not (tmp_path / "base").exists()
+
+
+CLUSTER = {"CPU": 2.0, "memory": 8e9, "node:10.0.0.1": 1.0}
+ANSWER = {"type": "answer", "pattern": "=(\\d{4})$"}
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """Specifications that are probed; the probe itself says that all of it is solved."""
+    specs = []
+
+    def probe(spec, facts, *, first, last, k):
+        specs.append(spec)
+        num = last - first
+        return Measurement(num, k, 1.0, 1.0, 10.0, 1e6, 0.1, (k,) * num)
+
+    monkeypatch.setattr("serve_app.native_select.probe", probe)
+    return specs
+
+
+def rows_file(path):
+    """Forty digit programs with their answers."""
+    with path.open("w") as file:
+        for number in range(40):
+            problem = f"{number:04d}:1sr,2li"
+            message = {"role": "user", "content": problem}
+            answer = digit_programs.solve(problem)[2]
+            file.write(json.dumps({"messages": [message], "reference_answer": answer}) + "\n")
+    return path
+
+
+def test_models_are_measured_under_the_settings_of_the_job_that_they_are_for(probed, tmp_path):
+    part = {"grader": ANSWER}
+    job = {
+        "training_file": "f",
+        "seed": 3,
+        "method": {"type": "reinforcement", "reinforcement": part},
+        "prompt": {"system": "S", "step_end": "|"},
+        "sampling": {"protocol": "single", "max_tokens": 40},
+    }
+    files = {"training": rows_file(tmp_path / "t.jsonl")}
+    name, _ = choose_model({"a": str(MODEL)}, job | {"model": "auto"}, files, CLUSTER)
+    assert name == "a"
+    made = prepare(job | {"model": "a"}, tmp_path / "job", files, str(MODEL), CLUSTER)
+    wanted = parse_spec(made.spec, source="the job's")
+    assert wanted.sampling.protocol == "single"
+    for spec in probed:
+        assert spec.model_copy(update={"data": wanted.data}) == wanted
+
+
+def test_a_probe_asks_no_teacher_and_keeps_the_rest(probed, tmp_path):
+    job = {
+        "model": "auto",
+        "training_file": "f",
+        "seed": 3,
+        "method": {"type": "srl", "srl": {"grader": ANSWER}},
+        "sampling": {"max_tokens": 40},
+        "teacher": {"base_url": "http://127.0.0.1:9/v1", "model": "m"},
+        "num_examples": 4,
+    }
+    files = {"training": rows_file(tmp_path / "t.jsonl")}
+    assert choose_model({"a": str(MODEL)}, job, files, CLUSTER)[0] == "a"
+    assert {(spec.sampling.max_tokens, spec.srl) for spec in probed} == {(40, None)}
+
+
+def test_models_that_were_not_looked_at_are_named(probed, tmp_path, monkeypatch):
+    monkeypatch.setattr("serve_app.native_schemas.MAX_CANDIDATES", 2)
+    job = {"model": "auto", "training_file": "f", "seed": 3}
+    files = {"training": rows_file(tmp_path / "t.jsonl")}
+    models = dict.fromkeys(("base", "ft:new", "ft:old"), str(MODEL))
+    _, notes = choose_model(models, job, files, CLUSTER)
+    assert notes[-1] == (
+        "model selection: 2 of 3 models were looked at, the service's own first, then the newest "
+        "trained here; not looked at: ft:old"
+    )

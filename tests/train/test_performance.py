@@ -1,6 +1,7 @@
 """Skills, weaknesses and regressions against numbers worked by hand."""
 
 import json
+from statistics import NormalDist
 
 import pytest
 
@@ -8,8 +9,10 @@ from train.data import Row
 from train.performance import (
     ALL,
     by_skill,
+    holm,
     mcnemar,
     newcombe_interval,
+    newcombe_p_value,
     regressions,
     report_skills,
     skills_of,
@@ -58,17 +61,47 @@ def test_a_skill_is_weak_when_the_interval_says_so_and_not_by_its_mean():
 def test_a_loss_is_named_where_it_is_sure():
     rows = [row(n, skill="a" if n < 30 else "b") for n in range(60)]
     parent = {r.id: True for r in rows}
-    child = {r.id: not 0 <= int(r.id.split(":")[1]) < 6 for r in rows}
+    child = {r.id: not 0 <= int(r.id.split(":")[1]) < 8 for r in rows}
     found = regressions(parent, child, rows)
     assert [(each["skill"], each["lost"], each["gained"]) for each in found] == [
-        (ALL, 6, 0),
-        ("a", 6, 0),
+        (ALL, 8, 0),
+        ("a", 8, 0),
     ]
+    # 2 / 2^8 each, three comparisons: the smallest counts three times, the next no less.
+    assert [each["p_value"] for each in found] == [3 * 2 / 256, 3 * 2 / 256]
     assert found[1]["num_problems"] == 30
     assert regressions(child, parent, rows) == []
     assert regressions(parent, parent | {"heldout:1": False}, rows) == [], "one may be luck"
     five = {f"heldout:{n}": False for n in range(5)}
     assert regressions(parent, parent | five, rows) == [], "2 / 2^5 = 0.0625 is no proof"
+    six = {f"heldout:{n}": False for n in range(6)}
+    assert regressions(parent, parent | six, rows) == [], "3 * 2 / 2^6 = 0.094 of three"
+
+
+def test_adjusted_p_values_are_holms():
+    # Four tests: 4 * 0.005, 3 * 0.01, then 2 * 0.03 and no less for the last, 1 * 0.04.
+    p_values = {"c": 0.03, "a": 0.005, "d": 0.04, "b": 0.01}
+    expected = {"a": 0.02, "b": 0.03, "c": 0.06, "d": 0.06}
+    assert holm(p_values) == pytest.approx(expected)
+    assert holm({"x": 0.6, "y": 0.7}) == {"x": 1.0, "y": 1.0}
+
+
+def test_the_p_value_is_that_of_the_interval_which_touches_zero():
+    ones, others = [True] * 56 + [False] * 14, [True] * 48 + [False] * 32
+    z = -NormalDist().inv_cdf(newcombe_p_value(ones, others) / 2)
+    assert newcombe_interval(ones, others, z)[0] == pytest.approx(0, abs=1e-9)
+    assert newcombe_p_value(ones, ones) == pytest.approx(1.0)
+
+
+def test_among_many_skills_one_that_is_low_by_luck_is_not_called_weak():
+    def judged(num_skills: int, num_lowest: int):
+        rows = [row(n, skill=f"s{n // 10}") for n in range(10 * num_skills)]
+        solved = {r.id: n % 10 < (num_lowest if n < 10 else 8) for n, r in enumerate(rows)}
+        return by_skill(solved, rows)["s0"]["weak"]
+
+    # 4 of 10 against 8 of 10: the 95% interval lies below 0, which one of 20 skills may do by luck.
+    assert judged(20, 4) is False
+    assert judged(20, 0) is True
 
 
 def test_a_report_reads_what_the_evaluations_wrote(tmp_path):

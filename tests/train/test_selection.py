@@ -2,6 +2,7 @@
 
 import pytest
 
+from rollout.collector import Collector, collect_batch
 from rollout.types import Problem, Rollout, RolloutGroup, Turn, Verdict
 from train.auto.facts import ModelFacts
 from train.data import Row
@@ -64,7 +65,8 @@ def test_a_rollout_is_the_mean_over_rows_and_a_step_the_mean_over_steps():
 
 def test_a_stage_samples_at_least_one_round_and_at_most_what_its_rounds_allow():
     stage = RLVRSpec(max_steps=10, groups_per_step=4, group_size=8, max_sampling_rounds=4)
-    assert stage_rollouts(stage) == (320, 320 * 7)
+    # Each of 4 rounds asks for at most twice the groups wanted: 320 * 2 * 4.
+    assert stage_rollouts(stage) == (320, 2560)
 
 
 def job(**stages) -> JobSpec:
@@ -100,6 +102,65 @@ def test_an_estimate_names_every_part_of_a_job_and_bounds_what_it_expects():
     )
     assert "7 steps" in answer["basis"]["device_seconds"]
     assert answer["price"] is None
+
+
+def test_no_collector_and_no_policy_can_take_more_than_the_estimate_says_at_most():
+    """The real collector, no group kept; a policy that thinks as long as it may, or not at all."""
+    rows = {"training": [row(1, "abc", "de"), row(2, "a" * 20, "b")], "validation": [row(2)]}
+    stage = {"max_steps": 3, "groups_per_step": 5, "group_size": 2, "max_sampling_rounds": 3}
+    spec = job(rlvr=RLVRSpec(**stage), srl=SRLSpec(**stage))
+    bounds = {part.name: part.at_most for part in estimate_parts(spec, rows, MODEL, render, len)}
+    # 3 steps of 3 rounds of 2 * 5 groups of 2: 180 rollouts. A turn samples 30 at most, also where
+    # the steps before it were short; prompts grow by 30 a turn where they were long.
+    assert bounds["rlvr"].sampled_tokens == 180 * 4 * 30
+    assert bounds["rlvr"].prompt_tokens == 180 * (2 + 32 + 62 + 92)
+    assert bounds["srl"].prompt_tokens == 180 * 22  # the second step of the second row
+    for name, num_turns in (("rlvr", 4), ("srl", 1)):
+        for step_length in (1, 30):
+            prompt = 2 if name == "rlvr" else 22
+            lengths = [(prompt + turn * step_length, 30) for turn in range(num_turns)]
+            seen = worst_stage(spec, lengths)
+            assert seen["rollouts"] > 3 * 5 * 2 * 5  # more than one round and four refills allow
+            at_most = bounds[name]
+            assert seen["prompt"] <= at_most.prompt_tokens
+            assert seen["sampled"] <= at_most.sampled_tokens
+            assert seen["flops"] <= at_most.sampling_flops
+
+
+def worst_stage(spec: JobSpec, lengths: list[tuple[int, int]]) -> dict[str, float]:
+    """What the collector has sampled when no group of a stage carries a signal."""
+    stage, seen = spec.rlvr, {"rollouts": 0, "prompt": 0, "sampled": 0, "flops": 0.0}
+    assert stage is not None
+    turns = tuple(Turn((0,) * p, (0,) * s, (0.0,) * s, "", "end", ((0, s),)) for p, s in lengths)
+    collector = Collector(
+        [Problem("p", "p")],
+        groups_per_batch=stage.groups_per_step,
+        std_threshold=0.0,
+        max_rounds=stage.max_sampling_rounds,
+        seed=0,
+    )
+
+    def generate(problems, num_rollouts, sampling, seed):
+        for _ in range(len(problems) * num_rollouts):
+            seen["rollouts"] += 1
+            for p, s in lengths:
+                work = turn_work(MODEL, p, s, trained=False)
+                seen["prompt"] += work.prompt_tokens
+                seen["sampled"] += work.sampled_tokens
+                seen["flops"] += work.sampling_flops
+        return [[Rollout("p", turns)] * num_rollouts for _ in problems]
+
+    for step in range(stage.max_steps):
+        kept = collect_batch(
+            collector,
+            generate,
+            lambda pairs: [Verdict(0.0)] * len(pairs),
+            group_size=stage.group_size,
+            sampling=spec.sampling_spec(1.0),
+            seed=step,
+        )
+        assert kept == []
+    return seen
 
 
 def test_what_is_not_known_is_null_with_its_reason():

@@ -10,7 +10,7 @@ from train.selection.catalogue import (
     read_catalogue,
     within_limits,
 )
-from train.selection.halving import Seen, halve
+from train.selection.halving import NothingMeasuredError, ProbeError, Seen, halve
 from train.selection.prediction import (
     Point,
     Run,
@@ -55,6 +55,13 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
         "short": ("min_context_tokens", "32 tokens of context, min_context_tokens is 64"),
         "dear": ("budget", "4.5 to train it, budget is 3.0"),
     }
+
+
+def test_memory_is_compared_before_it_is_rounded():
+    entries = [entry("fits", num_parameters=2**26), entry("one_more", num_parameters=2**26 + 1)]
+    left, removed = within_limits(entries, Limits(max_memory_gib=1))
+    assert [one.name for one in left] == ["fits"]
+    assert removed[0].reason == "1.0000000149011612 GiB to train it, max_memory_gib is 1.0"
 
 
 def test_no_candidate_left_lists_every_removal():
@@ -147,7 +154,7 @@ def test_the_front_holds_what_nothing_beats_and_losers_say_what_beats_them():
 
 def test_the_selector_ranks_what_the_limits_leave_and_says_why_the_others_lost():
     # One problem in so many is solved by both samples; operations per problem.
-    known = {"good": (1, 100.0), "cheap": (2, 10.0), "poor": (4, 50.0)}
+    known = {"good": (1, 100.0), "cheap": (2, 10.0), "poor": (4, 1.0)}
 
     def probe(name, first, last):
         every, flops = known[name]
@@ -168,12 +175,14 @@ def test_the_selector_ranks_what_the_limits_leave_and_says_why_the_others_lost()
     assert found["good"].lost is None
     assert found["cheap"].lost is None
     assert found["poor"].lost == (
-        "cheap has a benefit of 0.5 against 0.25, at a cost of 10 against 50"
+        "left after 8 problems with pass@2 0.25; on them the 2 that went on had 0.5 to 1"
     )
     assert found["huge"].as_json()["reason"] == "left out: 50 parameters, max_parameters is 9"
     assert not found["huge"].as_json()["on_pareto_front"]
-    # (16 * 100 + 16 * 10 + 8 * 50) of 64 * 160 operations
-    assert choice.cost_json()["share_of_full_evaluation"] == round(2160 / 10240, 4)
+    # Cheapest of all, but measured on fewer problems than those it would be compared with.
+    assert not found["poor"].as_json()["on_pareto_front"]
+    # (16 * 100 + 16 * 10 + 8 * 1) of 64 * 111 operations
+    assert choice.cost_json()["share_of_full_evaluation"] == round(1768 / 7104, 4)
     assert choice.halved.seconds == 5.0
 
 
@@ -188,3 +197,53 @@ def test_where_nothing_is_solved_the_steps_decide_and_then_the_work():
     found = halve(list(rewards), measure, num_problems=8, k=4, most_share=1.0)
     assert [standing.name for standing in found.ranking] == ["cheap", "dear", "far"]
     assert found.told_apart is False
+
+
+def failing(broken, **every):
+    """As `rates`, but a candidate in `broken` fails from that problem on."""
+    measure, asked = rates(**every)
+
+    def fails(name, first, last):
+        if name in broken and first >= broken[name]:
+            raise ProbeError(f"no engine for {name}")
+        return measure(name, first, last)
+
+    return fails, asked
+
+
+def test_a_candidate_that_fails_is_out_with_its_reason_and_the_others_are_ranked():
+    measure, _ = failing({"c": 8, "e": 0}, a=8, b=4, c=2, d=3, e=1)
+    found = halve(list("abcde"), measure, num_problems=64, k=4)
+    # Of the four left after 8 problems, c (4 of 8) and d (3 of 8) go on; c fails on the next 8.
+    assert found.failures == {"e": "no engine for e", "c": "no engine for c"}
+    assert [s.name for s in found.ranking] == ["d", "b", "a"]
+    # What was measured of c before it failed was paid for.
+    assert found.flops == sum(s.seen.flops for s in found.ranking) + 80
+
+
+def test_where_all_that_went_on_fail_the_best_of_the_others_is_chosen():
+    measure, _ = failing({"a": 8, "b": 8}, a=1, b=2, c=4, d=8)
+    found = halve(list("abcd"), measure, num_problems=64, k=4)
+    assert set(found.failures) == {"a", "b"}
+    assert [(s.name, s.left) for s in found.ranking] == [("c", None), ("d", None)]
+
+
+def test_where_every_candidate_fails_each_reason_is_told():
+    measure, _ = failing({"a": 0, "b": 0}, a=1, b=1)
+    with pytest.raises(NothingMeasuredError, match=r"a: no engine for a; b: no engine for b"):
+        halve(["a", "b"], measure, num_problems=8, k=4)
+
+
+def test_the_selector_names_what_could_not_be_measured():
+    def probe(name, first, last):
+        if name == "broken":
+            raise ProbeError("its weights cannot be read")
+        solved = (2,) * (last - first)
+        return Measurement(len(solved), 2, 1.0, 1.0, 7.0, 10.0, 1.0, solved)
+
+    entries = [entry("broken", num_parameters=3), entry("sound", num_parameters=4)]
+    choice = DynamicModelSelector(entries, Limits()).choose(probe, num_problems=8, k=2)
+    sound, broken = (one.as_json() for one in choice.candidates)
+    assert (sound["model_id"], sound["on_pareto_front"]) == ("sound", True)
+    assert broken["reason"] == "not measured: its weights cannot be read"
+    assert (broken["score"], broken["on_pareto_front"]) == (None, False)

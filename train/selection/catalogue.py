@@ -111,7 +111,7 @@ def _broken(entry: Entry, limits: Limits, cost: float | None) -> tuple[str, str]
         held = f"is {entry.licence}" if entry.licence else "is not known"
         return "licences", f"its licence {held}, allowed are {', '.join(allowed) or 'none'}"
     stored = entry.training_bytes()
-    memory_gib = None if stored is None else round(stored / GIB, 4)
+    memory_gib = None if stored is None else stored / GIB  # not rounded: it is compared
     at_most = (
         ("max_parameters", "parameters", entry.num_parameters, limits.max_parameters),
         ("max_memory_gib", "GiB to train it", memory_gib, limits.max_memory_gib),

@@ -9,8 +9,8 @@ experts write stands for what the policy will write, and the limits bound it. Pu
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
+from rollout.collector import MAX_OVERSAMPLING
 from rollout.steps import THINK_CLOSE, THINK_OPEN
 from train.auto.facts import ModelFacts
 from train.data import Row
@@ -106,32 +106,59 @@ def step_work(model: ModelFacts, measured: Sequence[TurnLengths]) -> Work:
     return sum(works, Work()) * (1 / len(works))
 
 
-def longest_rollout(model: ModelFacts, spec: JobSpec, mean_prompt: float, stage: str) -> Work:
-    """Work of a rollout that uses every token it may: what bounds the estimate."""
-    limits = spec.sampling
+def longest_rollout(
+    model: ModelFacts, spec: JobSpec, shortest: int, longest: int, stage: str
+) -> Work:
+    """Bound the work of a rollout whose first prompt has `shortest` to `longest` tokens.
+
+    Every figure is a bound by itself. A turn that thinks much and writes a short step leaves the
+    next prompt short, so that it may think as much again; one that thinks little leaves it long.
+    """
+    limits, most = spec.sampling, spec.rollout.max_model_len
     own = getattr(spec, stage) if stage in ("srl", "rlvr") else None
     max_tokens = (own.max_tokens if own else None) or limits.max_tokens
     turns = limits.max_turns if limits.protocol == "stepwise" and stage != "srl" else 1
-    work, prompt = Work(), mean_prompt
-    for _ in range(turns):
-        sampled = min(max_tokens, max(0.0, spec.rollout.max_model_len - prompt))
-        work += turn_work(model, prompt, sampled, trained=stage in ("srl", "rlvr"))
-        prompt = min(prompt + sampled, spec.rollout.max_model_len)
+    sampled, trained, work = min(max_tokens, most - shortest), own is not None, Work()
+    for turn in range(turns):
+        prompt = min(longest + turn * max_tokens, most)
+        total = min(prompt + sampled, most)
+        flops = forward_flops(model, total, total / 2)
+        work += Work(
+            prompt_tokens=prompt,
+            sampled_tokens=sampled,
+            trained_tokens=total if trained else 0,
+            sampling_flops=flops,
+            training_flops=TRAINING_PASSES * flops if trained else 0,
+        )
     return work
 
 
+def prompt_lengths(
+    rows: Sequence[Row],
+    render: Callable[[Row, Sequence[str]], str],
+    count_tokens: Callable[[str], int],
+    *,
+    of_steps: bool,
+) -> tuple[int, int]:
+    """(shortest, longest) prompt in tokens: of whole problems, or of every expert step."""
+    lengths = [
+        count_tokens(render(row, row.expert_steps[:k]))
+        for row in rows
+        for k in range(len(row.expert_steps) if of_steps else 1)
+    ]
+    return min(lengths), max(lengths)
+
+
 def stage_rollouts(stage: StageSpec) -> tuple[int, int]:
-    """(rollouts of a stage when every group carries a signal, most that it may sample)."""
+    """(rollouts of a stage when every group carries a signal, most that it may sample).
+
+    Where no group is kept, each round of a step, the first too, asks for `MAX_OVERSAMPLING` times
+    the groups wanted (`rollout.collector`).
+    """
     once = stage.max_steps * stage.groups_per_step * stage.group_size
-    # Later rounds ask for at most twice what is missing (rollout.collector.MAX_OVERSAMPLING).
-    return once, once * (1 + 2 * (stage.max_sampling_rounds - 1))
+    return once, math.ceil(once * MAX_OVERSAMPLING) * stage.max_sampling_rounds
 
 
 def num_validations(stage: StageSpec) -> int:
     """How often a stage validates: at every interval, and at its end."""
     return math.ceil(stage.max_steps / stage.eval_interval)
-
-
-def mean_tokens(texts: Sequence[str], count_tokens: Callable[[str], int]) -> float:
-    """Mean length of rendered prompts."""
-    return fmean(count_tokens(text) for text in texts)

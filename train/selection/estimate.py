@@ -11,8 +11,8 @@ from train.selection.cost import (
     Work,
     expert_turns,
     longest_rollout,
-    mean_tokens,
     num_validations,
+    prompt_lengths,
     rollout_work,
     stage_rollouts,
     step_work,
@@ -47,10 +47,19 @@ def estimate_parts(
     count_tokens: Callable[[str], int],
 ) -> list[Part]:
     """Count a job's work by part; `rows` by use: training, validation, heldout."""
+
+    def bound_of(rows: Sequence[Row], stage: str) -> Work:
+        of_steps = stage == "srl"
+        shortest, longest = prompt_lengths(rows, render, count_tokens, of_steps=of_steps)
+        if of_steps and spec.srl is not None and spec.srl.title_context:
+            # With their titles, prompts are longer: as long as `train.prompts.check_lengths` lets.
+            max_tokens = spec.srl.max_tokens or spec.sampling.max_tokens
+            longest = spec.rollout.max_model_len - max_tokens
+        return longest_rollout(model, spec, shortest, longest, stage)
+
     training = rows["training"]
     measured = expert_turns(training, render, count_tokens, spec.sampling.protocol)
     stepwise = expert_turns(training, render, count_tokens, "stepwise")
-    prompt = mean_tokens([render(row, ()) for row in training], count_tokens)
     parts = []
     if spec.sft is not None and stepwise:
         work = sum((_learnt(model, row) for row in stepwise), Work()) * spec.sft.num_epochs
@@ -64,15 +73,15 @@ def estimate_parts(
             one = step_work(model, stepwise)
         else:
             one = rollout_work(model, measured, trained=True) if measured else None
-        bound = longest_rollout(model, spec, prompt, name)
+        bound = bound_of(training, name)
         parts.append(Part(name, one * once if one else None, bound * most))
     stages = [stage for stage in (spec.srl, spec.rlvr) if stage is not None]
     times = {"validation": sum(num_validations(stage) for stage in stages)}
     num_policies = len(stages) + (spec.sft is not None) + 1
     times["heldout"] = num_policies * (1 + spec.evaluation.pass_k)
-    bound = longest_rollout(model, spec, prompt, "evaluate")
     for use, repeats in times.items():
         if count := repeats * len(rows.get(use, ())):
+            bound = bound_of(rows[use], "evaluate")
             parts.append(Part(use, whole * count if whole else None, bound * count))
     return parts
 

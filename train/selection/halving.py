@@ -5,7 +5,7 @@ samples, so that a problem counts as solved or not and Wilson's interval holds. 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from train.statistics import wilson_interval
@@ -32,7 +32,21 @@ class Seen:
         )
 
 
+class ProbeError(RuntimeError):
+    """A candidate could not be measured; the message says why. The others still are."""
+
+
+class NothingMeasuredError(RuntimeError):
+    """No candidate could be measured; `failures` says why, by name."""
+
+    def __init__(self, failures: dict[str, str]) -> None:
+        lines = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        super().__init__(f"no model can be measured: {lines}")
+        self.failures = failures
+
+
 # measure(name, first, last) -> what problems [first, last) showed; problems are in a fixed order.
+# Raises ProbeError where the candidate is at fault.
 Measure = Callable[[str, int, int], Seen]
 
 
@@ -44,6 +58,7 @@ class Standing:
     seen: Seen
     k: int
     rounds: int
+    left: str | None = None  # why it did not go on, while others did
 
     @property
     def pass_at_k(self) -> float:
@@ -78,6 +93,7 @@ class Halved:
     flops: float
     full_flops: float  # of a full evaluation: estimated from each candidate's own mean
     seconds: float
+    failures: dict[str, str]  # candidates that could not be measured, and why
 
     @property
     def share_of_flops(self) -> float:
@@ -93,10 +109,11 @@ def halve(
     k: int,
     most_share: float = MOST_SHARE,
 ) -> Halved:
-    """Rank the candidates. Raises ValueError for none of them.
+    """Rank the candidates. Raises ValueError for none, NothingMeasuredError when all of them fail.
 
-    Rounds end when the best is told apart, when all problems are seen, or when the next round
-    would take more than `most_share` of the full evaluation; the first round is always measured.
+    A candidate whose measurement fails is out, whatever it showed before. Rounds end when the best
+    is told apart, when all problems are seen, or when the next round would take more than
+    `most_share` of the full evaluation; the first round is always measured.
     """
     if not names:
         raise ValueError("there is no candidate to measure")
@@ -105,12 +122,27 @@ def halve(
     target = max(1, num_problems // FIRST_SHARE)
     alive: list[Standing] = [Standing(name, Seen((), 0.0, 0.0), k, 0) for name in names]
     out: list[Standing] = []
+    failures: dict[str, str] = {}
+    wasted: list[Seen] = []  # what was measured of candidates before they failed
     while True:
-        alive = [
-            Standing(s.name, s.seen + measure(s.name, seen_to, target), k, s.rounds + 1)
-            for s in alive
-        ]
         spent += len(alive) * (target - seen_to)
+        going, alive = alive, []
+        for s in going:
+            try:
+                seen = s.seen + measure(s.name, seen_to, target)
+            except ProbeError as error:
+                # Acceptable: the fault is this candidate's; the answer names it.
+                failures[s.name] = str(error)
+                wasted.append(s.seen)
+                continue
+            alive.append(Standing(s.name, seen, k, s.rounds + 1))
+        if not alive:
+            if not out:
+                raise NothingMeasuredError(failures)
+            # Those that went on failed, so that the last that left are the best there are.
+            last = max(s.rounds for s in out)
+            out = [replace(s, left=None) if s.rounds == last else s for s in out]
+            break
         seen_to, target = target, min(num_problems, 2 * target)
         alive.sort(key=lambda s: s.order, reverse=True)
         if seen_to == num_problems or _told_apart(alive):
@@ -120,15 +152,16 @@ def halve(
         if following > most_share * full:
             alive += left
             break
-        out += left
+        out += [replace(s, left=_why_left(s, alive)) for s in left]
     ranking = sorted([*alive, *out], key=lambda s: s.order, reverse=True)
     return Halved(
         ranking=tuple(ranking),
         told_apart=_told_apart(ranking),
         share_of_problems=spent / full,
-        flops=sum(s.seen.flops for s in ranking),
+        flops=sum(s.seen.flops for s in ranking) + sum(seen.flops for seen in wasted),
         full_flops=sum(s.seen.flops / len(s.seen.solved) * num_problems for s in ranking),
-        seconds=sum(s.seen.seconds for s in ranking),
+        seconds=sum(s.seen.seconds for s in ranking) + sum(seen.seconds for seen in wasted),
+        failures=failures,
     )
 
 
@@ -136,6 +169,15 @@ def _survivors(ranked: list[Standing]) -> tuple[list[Standing], list[Standing]]:
     """The better half; never fewer than two, so that the best is compared to the end."""
     kept = max(2, (len(ranked) + 1) // 2)
     return ranked[:kept], ranked[kept:]
+
+
+def _why_left(one: Standing, others: Sequence[Standing]) -> str:
+    """What a candidate showed on the same problems as those that went on."""
+    theirs = [other.pass_at_k for other in others]
+    return (
+        f"left after {len(one.seen.solved)} problems with pass@{one.k} {one.pass_at_k:.3g}; on "
+        f"them the {len(theirs)} that went on had {min(theirs):.3g} to {max(theirs):.3g}"
+    )
 
 
 def _told_apart(ranked: Sequence[Standing]) -> bool:

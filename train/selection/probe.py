@@ -5,6 +5,8 @@ Runs where ray is connected; starts the job's own engines and verifiers and stop
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from rollout.collector import score_groups
 from rollout.types import Problem, RolloutGroup
 from train.auto.facts import ModelFacts
 from train.selection.cost import Work, turn_work
+from train.selection.halving import ProbeError
 from train.selection.ranking import Measurement
 from train.spec import JobSpec
 
@@ -21,30 +24,53 @@ if TYPE_CHECKING:
 
 PROBE_SEED = 20_260_101
 PROBE_TEMPERATURE = 1.0
+MAX_REASON = 300  # characters of what a failed probe says
 
 
 def probe(spec: JobSpec, facts: ModelFacts, *, first: int, last: int, k: int) -> Measurement:
     """Measure the job's model before any training, on problems [first, last): pass@k, and steps.
 
-    Raises ValueError for rows that cannot be used, RuntimeError when no problem was judged.
+    Raises ValueError for rows that cannot be used, ProbeError for whatever is this model's fault.
+    """
+    started_s = time.monotonic()
+    problems = probe_problems(spec)[first:last]
+    with fleet_of(spec) as pool:
+        groups = sample(spec, pool, problems, k)
+        step_rewards = _step_rewards(spec, pool, first, last, k)
+        seen = summarise(groups, facts, k, time.monotonic() - started_s)
+    return replace(seen, step_rewards=step_rewards)
+
+
+@contextmanager
+def fleet_of(spec: JobSpec) -> "Iterator[RolloutPool]":
+    """The job's engines and verifiers with its model's weights. Raises ProbeError, with the cause.
+
+    Also for what is raised inside.
     """
     from rollout.pool import RolloutPool
     from train.pipeline import engine_spec, pool_spec
     from train.policy import load_model
 
-    started_s = time.monotonic()
-    problems = probe_problems(spec)[first:last]
-    pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
     try:
-        pool.publish(load_model(spec.model, spec.rollout.dtype).state_dict(), 0)
-        sampling = spec.sampling_spec(PROBE_TEMPERATURE)
-        rollouts = pool.generate(problems, k, sampling, PROBE_SEED)
-        groups = score_groups(problems, rollouts, lambda pairs: pool.score(_grader(spec), pairs))
-        step_rewards = _step_rewards(spec, pool, first, last, k)
-    finally:
-        pool.stop()
-    seen = summarise(groups, facts, k, time.monotonic() - started_s)
-    return replace(seen, step_rewards=step_rewards)
+        pool = RolloutPool.start(pool_spec(spec), engine_spec(spec))
+        try:
+            pool.publish(load_model(spec.model, spec.rollout.dtype).state_dict(), 0)
+            yield pool
+        finally:
+            pool.stop()
+    except Exception as error:
+        # Acceptable: a model's files and its engine raise what they like. The model is left out
+        # with the reason, which the answer holds.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ProbeError(lines[-1].strip()[-MAX_REASON:]) from error
+
+
+def sample(
+    spec: JobSpec, pool: "RolloutPool", problems: list[Problem], k: int, seed: int = PROBE_SEED
+) -> list[RolloutGroup]:
+    """`k` rollouts of each problem by the pool's weights, scored by the job's grader."""
+    rollouts = pool.generate(problems, k, spec.sampling_spec(PROBE_TEMPERATURE), seed)
+    return score_groups(problems, rollouts, lambda pairs: pool.score(_grader(spec), pairs))
 
 
 def _step_rewards(
@@ -83,7 +109,10 @@ def probe_problems(spec: JobSpec) -> list[Problem]:
 
 
 def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float) -> Measurement:
-    """The figures of scored groups. A problem without every verdict is left out."""
+    """The figures of scored groups. A problem without every verdict is left out.
+
+    Raises RuntimeError when none is left.
+    """
     from train.evaluate import num_solved
     from train.statistics import pass_at_k
 

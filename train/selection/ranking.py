@@ -37,7 +37,8 @@ class Candidate:
     measured: Measurement | None = None
     reason: str | None = None  # why it was not measured
     interval: tuple[float, float] | None = None  # 95%, of pass@k
-    lost: str | None = None  # why it is not on the Pareto front
+    # Why it is not on the Pareto front, which holds models measured on the same problems alone.
+    lost: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the answer: every number stands under how it was come by."""

@@ -46,7 +46,11 @@ class DynamicModelSelector:
     def choose(
         self, probe: Probe, *, num_problems: int, k: int, among: Collection[str] | None = None
     ) -> Choice:
-        """Measure the candidates that are left, or those of them in `among`, and rank them."""
+        """Measure the candidates that are left, or those of them in `among`, and rank them.
+
+        A candidate whose probe raises ProbeError is left out with its reason. Raises
+        NothingMeasuredError when every one does.
+        """
         names = [e.name for e in self.entries if among is None or e.name in among]
         parts: dict[str, list[Measurement]] = {name: [] for name in names}
 
@@ -58,22 +62,35 @@ class DynamicModelSelector:
 
         halved = halve(names, measure, num_problems=num_problems, k=k)
         ranked = [
-            Candidate(s.name, self.sizes[s.name], combine(parts[s.name]), interval=s.interval)
+            Candidate(
+                s.name,
+                self.sizes[s.name],
+                combine(parts[s.name]),
+                interval=s.interval,
+                lost=s.left,
+            )
             for s in halved.ranking
         ]
         removed = [self._left_out(one) for one in self.removed]
-        return Choice((*_with_losses(ranked), *removed), halved)
+        failed = [
+            Candidate(name, self.sizes[name], reason=f"not measured: {why}")
+            for name, why in halved.failures.items()
+        ]
+        return Choice((*_with_losses(ranked), *failed, *removed), halved)
 
     def _left_out(self, one: Removed) -> Candidate:
         return Candidate(one.name, self.sizes[one.name], reason=f"left out: {one.reason}")
 
 
 def _with_losses(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """Say of each candidate that another beats by benefit and by counted work, which."""
+    """Say of each candidate that another beats by benefit and by counted work, which.
+
+    Those that left early were measured on fewer problems, and are not compared.
+    """
     points = [
         Point(c.model_id, c.measured.pass_at_k, c.measured.flops_per_problem)
         for c in ranked
-        if c.measured is not None
+        if c.measured is not None and c.lost is None
     ]
     _, losers = pareto_front(points)
-    return [replace(c, lost=losers.get(c.model_id)) for c in ranked]
+    return [replace(c, lost=c.lost or losers.get(c.model_id)) for c in ranked]
