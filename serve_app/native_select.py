@@ -51,8 +51,8 @@ def select_model(
     facts, unread = _facts(candidates)
     entries = [
         Entry(
-            **(stated or {}).get(name, {})
-            | {
+            **{
+                **(stated or {}).get(name, {}),
                 "name": name,
                 "path": candidates[name],
                 "num_parameters": found.num_parameters,
