@@ -1,0 +1,1 @@
+"""How well model selection ranks real checkpoints, and how far its cost model is off."""
