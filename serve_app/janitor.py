@@ -53,8 +53,12 @@ def sweeps_of(files: FileStorage, database: Database, tasks: Path) -> list[Calla
 
 
 def remove_idle_tasks(tasks: Path, idle_s: float = TASK_IDLE_S) -> int:
-    """Remove the folders that calls killed half-way have left; return how many."""
+    """Remove folders that calls killed half-way have left, and old journals; return how many."""
     left = [p for p in tasks.glob("task-*") if time.time() - p.stat().st_mtime > idle_s]
     for folder in left:
         shutil.rmtree(folder)
-    return len(left)
+    kept = tasks.glob("journals/*.jsonl")
+    old = [p for p in kept if time.time() - p.stat().st_mtime > idle_s]
+    for journal in old:
+        journal.unlink()
+    return len(left) + len(old)

@@ -4,6 +4,7 @@ Thin over the same rows, files and errors as everything else. The work itself is
 `serve_app.native_work` and runs on Ray (`on_ray`); tests hand in a runner of their own.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,8 @@ from serve_app.store.tables import Job
 from serve_app.store.throughput import measured_throughput
 from train.selection.catalogue import read_catalogue
 
+JOURNALS = "journals"  # in the folder of calls beside jobs
+ANSWER_WITHIN_S = 0.8  # of a teacher's deadline: the rest is for the drafts under way
 ESTIMATE_DEADLINE_S, SELECT_DEADLINE_S, TEACHER_DEADLINE_S = 300.0, 1800.0, 1800.0
 EXAMPLES_NAME, PURPOSE = "examples.jsonl", "fine-tune"
 
@@ -139,16 +142,24 @@ def estimate(
 def generate_examples(
     service: Service, caller: Caller, body: GenerateExamples, run: Runner = on_ray
 ) -> dict[str, Any]:
-    """Write verified expert solutions into a new file. Raises RequestError."""
+    """Write verified expert solutions into a new file. Raises RequestError.
+
+    What a teacher wrote is kept for a day: the same call again, after a time-out or a kill, pays
+    only for the rest, and while the first one still runs it waits for it.
+    """
+    deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
     with _folder(service) as folder:
+        path = _rows_file(service, caller, body, folder)
         arguments = {
-            "path": _rows_file(service, caller, body, folder),
+            "path": path,
             "num_examples": body.num_examples,
             "grader": _grader(body),
             "seed": body.seed,
             "teacher": body.teacher and body.teacher.model_dump(mode="json"),
         }
-        deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
+        if body.teacher:
+            arguments["journal"] = _journal(service, caller, arguments)
+            arguments["deadline_s"] = ANSWER_WITHIN_S * deadline_s
         made = _run(run, service, caller, body, deadline_s, "generate_examples", arguments)
     stored = service.files.save(
         caller.project_id, EXAMPLES_NAME, PURPOSE, iter([_lines(made["rows"])])
@@ -163,6 +174,16 @@ def generate_examples(
         **({"teacher": made["teacher"]} if "teacher" in made else {}),
         "examples": made["rows"][:PREVIEW],
     }
+
+
+def _journal(service: Service, caller: Caller, arguments: Mapping[str, Any]) -> Path:
+    """The file of this very call: of its project, rows, teacher and all else that is asked."""
+    asked = {name: value for name, value in arguments.items() if name != "path"}
+    rows = hashlib.sha256(arguments["path"].read_bytes()).hexdigest()
+    whole = json.dumps([caller.project_id, rows, asked], sort_keys=True)
+    folder = service.settings.data / TASKS_FOLDER / JOURNALS
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.jsonl"
 
 
 def select_model(

@@ -71,15 +71,20 @@ def generate_examples(
     grader: Mapping[str, Any] | None,
     seed: int,
     teacher: Mapping[str, Any] | None = None,
+    journal: Path | None = None,
+    deadline_s: float | None = None,
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
+
+    `journal` keeps what a teacher wrote: the same call again asks for the rest only. After
+    `deadline_s` a teacher is asked for nothing more, and what is there is returned.
 
     Raises PrepareError when no row can be solved or no solution was verified.
     """
     data = read_rows_of({"training": path})
     rows = data.rows["training"]
     if teacher is not None:
-        return _by_teacher(data, num_examples, grader, seed, teacher)
+        return _by_teacher(data, num_examples, grader, seed, teacher, journal, deadline_s)
     try:
         solve_rows(rows, 1)
     except UnknownFamilyError as error:
@@ -107,24 +112,33 @@ def _by_teacher(
     grader: Mapping[str, Any] | None,
     seed: int,
     teacher: Mapping[str, Any],
+    journal: Path | None,
+    deadline_s: float | None,
 ) -> dict[str, Any]:
     rows = data.rows["training"]
     judge = parse_grader(dict(grader)) if grader else find_grader(data)
     spec = EndpointTeacherSpec.model_validate(teacher)
     try:
-        found = solve_by_teacher(rows, spec, num_examples, grader=judge, seed=seed)
+        found = solve_by_teacher(
+            rows,
+            spec,
+            num_examples,
+            grader=judge,
+            seed=seed,
+            journal=journal,
+            deadline_s=deadline_s,
+        )
     except NothingToAskError as error:
         raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
     if not found.solutions:
-        raise PrepareError("no_verified_solution", f"{found.describe()}.", "teacher", [])
-    by_row = {one.row_id: one for one in found.asked if one.solution is not None}
+        code = "teacher_failed" if found.stopped else "no_verified_solution"
+        raise PrepareError(code, f"{found.describe()}.", "teacher", [])
+    solutions = found.solutions
+    provenance = {one.row_id: one.provenance for one in found.asked}
     made = [
-        {
-            **as_json(with_solution(row, by_row[row.id].solution)),
-            "provenance": by_row[row.id].provenance,
-        }
+        as_json(with_solution(row, solutions[row.id])) | {"provenance": provenance[row.id]}
         for row in rows
-        if row.id in by_row
+        if row.id in solutions
     ]
     counts = found.summary()
     return {

@@ -9,11 +9,11 @@ from typing import Any
 from rollout.collector import score_groups
 from rollout.pool import RolloutPool
 from rollout.types import Problem, RolloutGroup, SamplingSpec, Verifier
+from rollout.verifiers.base import passes
 from train.statistics import pass_at_k, wilson_interval
 
 MIN_JUDGED_SHARE = 0.9  # of an evaluation's problems; below, an accuracy would mislead
 MAX_REASON = 1000  # characters of failures in a message
-SOLVED = 0.5  # a rollout solves its problem when its reward exceeds this
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def evaluate(
     """
     started_s = time.monotonic()
     groups = _run(pool, problems, verifier, 1, greedy, seed)
-    samples = tuple(_sample(group) for group in groups if group.scored())
+    samples = tuple(_sample(group, verifier) for group in groups if group.scored())
     if len(samples) < MIN_JUDGED_SHARE * len(problems):
         raise RuntimeError(
             f"the grader judged {len(samples)} of {len(problems)} problems, too few for an "
@@ -78,8 +78,8 @@ def evaluate(
         groups = _run(pool, problems, verifier, pass_k, sampled, seed)
         ledger = ledger.add(groups)
         judged = [group for group in groups if None not in group.verdicts]
-        pass_at = fmean(pass_at_k(pass_k, num_solved(g), pass_k) for g in judged)
-        sampled_share = fmean(num_solved(g) / pass_k for g in judged)
+        pass_at = fmean(pass_at_k(pass_k, num_solved(g, verifier), pass_k) for g in judged)
+        sampled_share = fmean(num_solved(g, verifier) / pass_k for g in judged)
     return Evaluation(
         greedy=solved / len(samples),
         mean_reward=fmean(sample["reward"] for sample in samples),
@@ -95,19 +95,22 @@ def evaluate(
     )
 
 
-def num_solved(group: RolloutGroup) -> int:
-    """Rollouts of the group that solve their problem."""
-    return sum(verdict.reward > SOLVED for _, verdict in group.scored())
+def num_solved(group: RolloutGroup, grader: Any = None) -> int:
+    """Rollouts of the group that solve their problem, by `rollout.verifiers.base.passes`.
+
+    Without a grader its scale is 0 to 1.
+    """
+    return sum(passes(grader, verdict.reward) for _, verdict in group.scored())
 
 
-def _sample(group: RolloutGroup) -> dict[str, Any]:
+def _sample(group: RolloutGroup, grader: Any) -> dict[str, Any]:
     """The greedy rollout of a group of one, for people to read."""
     ((rollout, verdict),) = group.scored()
     return {
         "id": group.problem.id,
         "turns": [turn.text for turn in rollout.turns],
         "reward": verdict.reward,
-        "solved": verdict.reward > SOLVED,
+        "solved": passes(grader, verdict.reward),
     }
 
 

@@ -204,6 +204,16 @@ class Grader(BaseModel, ABC):
         return self.grade(problem, rollout).verdict()
 
 
+def passes(grader: Any, reward: float) -> bool:
+    """True when `grader` calls an answer right: above the middle of its scale.
+
+    The scale is the grader's `range` where it states one, 0 to 1 otherwise (a `multi` grader's
+    formula included). What is not finite is no verdict, and passes nothing.
+    """
+    low, high = getattr(grader, "range", None) or (0.0, 1.0)
+    return math.isfinite(reward) and reward > low + (high - low) / 2
+
+
 def _texts(value: Any) -> Iterator[str]:
     """Every string inside nested mappings and lists."""
     if isinstance(value, str):

@@ -54,6 +54,15 @@ def read_key(name: str, url: str, *, trusted: bool = False) -> str:
 
     `trusted`: whoever runs the worker chose the address, so that no rule holds for it.
     """
+    key = _find_key(name, url, trusted)
+    if not (key.isascii() and key.isprintable()):  # the HTTP library's own error would show it
+        raise HttpError(
+            f"the value of {name} holds a character that no HTTP header can carry: set it anew"
+        )
+    return key
+
+
+def _find_key(name: str, url: str, trusted: bool) -> str:
     value = os.environ.get(name, "")
     if value and name in project_secrets():
         return value

@@ -31,8 +31,13 @@ class HttpError(Exception):
 
 
 def _is_http_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 and not parts.username else None
+    except ValueError:  # acceptable: a port or host that is none, said below like the rest
+        parts, host = urlsplit(""), None
+    known = parts.scheme in ("http", "https") and url.isprintable()
+    if not known or not re.fullmatch(r"[\w.:-]+", host or ""):
         raise ValueError(f"{url!r} is no address: write http://host:port/path or https://host/path")
     check_written(url)
     return url.rstrip("/")

@@ -17,8 +17,13 @@ def test_only_the_folders_of_dead_calls_are_removed(tmp_path):
         (tmp_path / name / "rows.jsonl").write_text("{}\n")
     long_ago = time.time() - TASK_IDLE_S - 60
     os.utime(tmp_path / "task-old", (long_ago, long_ago))
-    assert remove_idle_tasks(tmp_path) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["task-new"]
+    (tmp_path / "journals").mkdir()
+    for name in ("old", "new"):
+        (tmp_path / "journals" / f"{name}.jsonl").write_text("{}\n")
+    os.utime(tmp_path / "journals" / "old.jsonl", (long_ago, long_ago))
+    assert remove_idle_tasks(tmp_path) == 2
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("**/*"))
+    assert left == ["journals", "journals/new.jsonl", "task-new", "task-new/rows.jsonl"]
 
 
 def test_keys_of_creates_are_forgotten_after_a_week(settings, database, project, tmp_path):

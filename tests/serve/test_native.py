@@ -47,7 +47,7 @@ def uploaded(tenant: Tenant, rows: list[dict]) -> str:
 
 def folders(whole) -> list:
     """What the calls left behind."""
-    return list((whole.settings.data / "tasks").glob("*"))
+    return list((whole.settings.data / "tasks").glob("task-*"))
 
 
 def test_rows_start_a_job_whose_rows_are_a_file_of_the_project(whole, tenant, caller):
@@ -214,6 +214,51 @@ def test_a_teacher_writes_examples_that_carry_where_they_come_from(whole, caller
         assert len(example["expert_steps"]) == 3, "two lines, and the answer that the grader reads"
         assert example["provenance"]["teacher"] == "endpoint:t"
     assert folders(whole) == []
+
+
+def test_the_same_examples_asked_for_again_are_paid_for_once(whole, caller):
+    """A client whose answer was lost repeats the call: what was accepted is not asked again."""
+
+    def honest(request) -> Answer:
+        steps, _, answer = digit_programs.solve(request.json["messages"][1]["content"])
+        return completion(f"1. {steps[0]}\n2. {steps[1]}\nAnswer: {answer}")
+
+    rows = problems(6)
+    for row in rows:
+        row["reference_answer"] = digit_programs.solve(row["messages"][0]["content"])[2]
+    with serve(*[honest] * 2, Answer({}, 404), honest) as server:
+        teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"}
+        raw = {"rows": rows, "num_examples": 3, "teacher": teacher | {"concurrency": 1}}
+        raw["grader"] = {"type": "answer"}
+
+        def ask(**fields):
+            return native.generate_examples(
+                whole, caller, parse_request(GenerateExamples, raw | fields), run=here
+            )
+
+        first = ask()
+        assert (first["teacher"]["accepted"], first["teacher"]["dropped"]) == (3, 1)
+        assert len(server.requests) == 4
+        again = ask()
+        assert again["teacher"] == first["teacher"]
+        assert again["examples"] == first["examples"]
+        assert len(server.requests) == 4
+        ask(seed=1)
+        assert len(server.requests) == 7, "another call"
+
+
+def test_a_dead_teachers_words_reach_the_caller(whole, caller):
+    rows = problems(30)
+    for row in rows:
+        row["reference_answer"] = "1"
+    with serve(Answer({"error": "no such model"}, 404)) as server:
+        teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"}
+        raw = {"rows": rows, "teacher": teacher, "grader": {"type": "answer"}}
+        body = parse_request(GenerateExamples, raw)
+        with pytest.raises(RequestError, match="no such model") as refused:
+            native.generate_examples(whole, caller, body, run=here)
+        assert len(server.requests) < 30
+    assert (refused.value.code, refused.value.param) == ("teacher_failed", "teacher")
 
 
 def test_a_job_asks_its_teacher_and_an_estimate_does_not(whole, tenant, caller):

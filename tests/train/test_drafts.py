@@ -1,8 +1,11 @@
 """A teacher's text becomes steps and an answer, or is told what is wrong with it."""
 
+import time
+
 import pytest
 
-from train.experts.draft import DraftError, ends_with_answer, read_draft, step_fault
+from train.data import Row
+from train.experts.draft import DraftError, ask, ends_with_answer, read_draft, step_fault
 
 GOOD = """<think>maybe 57?</think>Let us see.
 
@@ -27,6 +30,9 @@ def test_numbered_steps_and_the_answer_line_are_read():
         ("The answer is \\boxed{7}", "7"),
         ("answer = $x+1$", "x+1"),
         ("Answer: 3.5", "3.5"),
+        ("Answer: 7\nThe answer was checked.", "7"),
+        ("Answer: 7\nThe answer is right.", "7"),
+        ("**Answer**: 7", "7"),
     ],
 )
 def test_answers_come_without_their_marks(line, answer):
@@ -74,3 +80,18 @@ def test_every_term_of_a_long_sum_counts():
     assert step_fault("2 + 3 + 4 = 9") is None
     assert step_fault("2 + 3 * 4 - 5 = 9") is None
     assert (step_fault("2 + 3 + 4 = 7") or "").endswith("but it is 9")
+
+
+def test_a_line_of_blanks_takes_no_time():
+    started_s = time.monotonic()
+    with pytest.raises(DraftError, match="no line"):
+        read_draft("1. one\n2. two\nanswer" + " " * 200_000 + "x")
+    assert time.monotonic() - started_s < 2.0
+
+
+def test_the_rows_own_system_message_is_part_of_the_one_that_is_sent():
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"})
+    sent = ask(Row("r", messages), ["a passage"])
+    assert [m["role"] for m in sent] == ["system", "user"]
+    assert "a passage" in sent[0]["content"]
+    assert sent[0]["content"].endswith("Be brief.")

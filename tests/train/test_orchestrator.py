@@ -2,28 +2,32 @@
 
 import collections
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from conftest import ROOT
+from pydantic import ValidationError
 from servers import Answer, completion, serve
 
+from rollout.types import Verdict
 from rollout.verifiers.registry import parse_grader
 from train.data import Row
-from train.experts import digit_programs
+from train.experts import digit_programs, orchestrator
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
+from train.experts.collected import Collected
 from train.experts.journal import Journal, JournalError
-from train.experts.orchestrator import Collected
 from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.teachers import EndpointTeacherSpec
 
 GRADER = parse_grader({"type": "answer"})
-FAST = {"timeout_s": 0.5, "deadline_s": 1.0, "max_attempts": 2}
+FAST = {"timeout_s": 2.0, "deadline_s": 4.0, "max_attempts": 2}
 
 
 def row(number: int, **fields: object) -> Row:
@@ -48,6 +52,12 @@ def asked_number(request) -> int:
     return int(found[1])
 
 
+def counted(prompt_tokens: bytes) -> Answer:
+    """A completion with this count of tokens."""
+    usage = b'"usage": {"prompt_tokens": ' + prompt_tokens + b"}"
+    return Answer(b'{"choices": [{"message": {"content": "x"}}], ' + usage + b"}")
+
+
 def solution(number: int, result: int | None = None) -> str:
     total = number + 7 if result is None else result
     steps = f"1. **Read**: The numbers are {number} and 7.\n2. **Add**: It gives {total}."
@@ -68,16 +78,19 @@ def collect(url: str, problems: list[Row], count: int | None = None, **fields: o
     return solve_by_teacher(problems, spec(url, **fields), count, grader=GRADER, journal=journal)
 
 
-def check_sum(found: Collected) -> dict:
+def check_sum(found: Collected, server) -> dict:
+    """The summary, whose count is that of the problems which the server saw."""
     told = found.summary()
-    assert told["asked"] == told["accepted"] + told["rejected"] + told["dropped"]
+    problems = {request.json["messages"][1]["content"] for request in server.requests}
+    assert told["accepted"] + told["rejected"] + told["dropped"] == len(problems)
+    assert told["asked"] == len(problems)
     return told
 
 
 def test_an_honest_teacher_is_asked_for_no_more_than_is_wanted():
     with serve(honest) as server:
         found = collect(server.url, rows(20), 5)
-    told = check_sum(found)
+    told = check_sum(found, server)
     assert (told["asked"], told["accepted"], told["repairs"]) == (5, 5, 0)
     assert len(server.requests) == 5
     assert (told["prompt_tokens"], told["completion_tokens"]) == (150, 35)
@@ -101,14 +114,14 @@ def test_a_rejected_draft_goes_back_with_reasons_that_do_not_give_the_answer_awa
         return completion(solution(number))
 
     with serve(mends) as server:
-        told = check_sum(collect(server.url, rows(3)))
+        told = check_sum(collect(server.url, rows(3)), server)
     assert (told["accepted"], told["repairs"], told["drafts"]) == (3, 3, 6)
 
 
 def test_a_liar_gives_nothing():
     with serve(lambda r: completion(solution(asked_number(r), 1))) as server:
         found = collect(server.url, rows(4), max_rounds=2)
-    told = check_sum(found)
+    told = check_sum(found, server)
     assert (told["accepted"], told["rejected"], told["drafts"]) == (0, 4, 8)
     assert found.solutions == {}
     assert told["reasons"] == {"the answer '1' is wrong": 4}
@@ -120,7 +133,7 @@ def test_a_right_answer_by_a_false_equation_is_no_solution():
         return completion(f"1. {number} + 7 = {number}\n2. So.\nAnswer: {number + 7}")
 
     with serve(false_line) as server:
-        told = check_sum(collect(server.url, rows(2), max_rounds=1))
+        told = check_sum(collect(server.url, rows(2), max_rounds=1), server)
     assert told["rejected"] == 2
     assert "but it is" in next(iter(told["reasons"]))
 
@@ -132,8 +145,21 @@ def test_a_right_answer_by_a_false_equation_is_no_solution():
         (Answer({"choices": []}), "malformed"),
         (Answer({"error": "x"}), "malformed"),
         (completion(""), "empty"),
-        (Answer({}, wait_s=3.0), "no_answer"),
+        (Answer({}, wait_s=6.0), "no_answer"),
         (Answer({}, 500), "no_answer"),
+        (completion("1. one\n2. \ud800\nAnswer: 3"), "malformed"),
+        (
+            Answer(
+                b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}'
+            ),
+            "malformed",
+        ),
+        (
+            Answer({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -5}}),
+            "malformed",
+        ),
+        (Answer({"choices": [{"message": {"content": "x"}}], "usage": [1]}), "malformed"),
+        (Answer([1, 2]), "malformed"),
     ],
 )
 def test_a_teacher_that_fails_is_no_verdict_and_is_counted(bad, reason):
@@ -142,15 +168,168 @@ def test_a_teacher_that_fails_is_no_verdict_and_is_counted(bad, reason):
 
     with serve(half) as server:
         found = collect(server.url, rows(6))
-    told = check_sum(found)
+    told = check_sum(found, server)
     assert (told["accepted"], told["rejected"], told["dropped"]) == (3, 0, 3)
     assert told["reasons"] == {f"teacher: {reason}": 3}
     assert {int(i.split(":")[1]) % 2 for i in found.solutions} == {0}
 
 
+def test_a_dead_teacher_is_not_asked_for_every_row_and_its_own_words_are_told():
+    with serve(Answer({"error": "no such model 't'"}, 404)) as server:
+        found = collect(server.url, rows(40))
+    told = check_sum(found, server)
+    assert 8 <= told["dropped"] <= 8 + 4, "those under way are waited for"
+    assert (told["accepted"], told["rejected"]) == (0, 0)
+    assert "no such model" in told["first_failures"]["teacher: no_answer"]
+    assert "no such model" in found.describe()
+    assert "the teacher failed" in found.describe()
+
+
+def test_a_failure_now_and_then_stops_nothing():
+    def every_third(request) -> Answer:
+        return Answer({}, 404) if asked_number(request) % 3 else honest(request)
+
+    with serve(every_third) as server:
+        told = check_sum(collect(server.url, rows(36), concurrency=1), server)
+    assert (told["asked"], told["accepted"], told["dropped"], told["stopped"]) == (36, 12, 24, None)
+
+
+def test_after_its_time_nothing_more_is_asked_and_what_is_there_is_kept(tmp_path):
+    def slow(request) -> Answer:
+        reply = honest(request)
+        reply.wait_s = 0.3
+        return reply
+
+    journal = tmp_path / "journal.jsonl"
+    with serve(slow) as server:
+        teacher = spec(server.url, concurrency=1)
+        found = solve_by_teacher(rows(30), teacher, grader=GRADER, journal=journal, deadline_s=1.0)
+        assert 1 <= check_sum(found, server)["accepted"] < 30
+        assert "time" in str(found.stopped)
+        count = len(found.asked)
+        rest = solve_by_teacher(rows(30), teacher, count + 1, grader=GRADER, journal=journal)
+    assert (rest.count("accepted"), len(server.requests)) == (count + 1, count + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"), [("naïve", "naïve"), ("two\nlines", "two"), ("plain-secret", "plain-secret")]
+)
+def test_a_key_is_in_no_message(text, key, monkeypatch):
+    monkeypatch.setenv("FERRATA_GRADER_KEY", text)
+
+    def echo(request) -> Answer:
+        return Answer({"error": f"bad {request.headers['authorization']}"}, 401)
+
+    with serve(echo) as server:
+        found = collect(server.url, rows(1), api_key_env="FERRATA_GRADER_KEY")
+    assert found.count("dropped") == 1
+    assert key not in json.dumps(found.summary(), ensure_ascii=False)
+    assert "401" in found.describe() or "no HTTP header can carry" in found.describe()
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["http://host:99999/v1", "http://host:x/v1", "http://[::1/v1", "http://a b/v1", "ftp://x/v1"],
+)
+def test_an_address_that_is_none_is_refused_when_it_is_read(base_url):
+    with pytest.raises(ValidationError, match="is no address"):
+        EndpointTeacherSpec(base_url=base_url, model="t")
+
+
+@pytest.mark.parametrize(
+    ("reward", "outcome"),
+    [(5.0, "rejected"), (5.1, "accepted"), (math.nan, "dropped"), (math.inf, "dropped")],
+)
+def test_the_graders_own_scale_decides_and_no_number_is_no_verdict(reward, outcome):
+    class OfTen:
+        range = (0.0, 10.0)
+
+        def verify(self, problem, rollout) -> Verdict:
+            return Verdict(reward)
+
+    with serve(honest) as server:
+        found = solve_by_teacher(rows(2), spec(server.url, max_rounds=1), grader=OfTen())
+    assert check_sum(found, server)[outcome] == 2
+
+
+def test_an_answer_line_that_is_not_what_the_steps_come_to_is_rejected():
+    def two_faced(request) -> Answer:
+        number = asked_number(request)
+        return completion(f"1. Add.\n2. {number + 7}\nAnswer: {number}")
+
+    with serve(two_faced) as server:
+        told = check_sum(collect(server.url, rows(2), max_rounds=1), server)
+    assert told["rejected"] == 2
+    assert "is not what the steps come to" in next(iter(told["reasons"]))
+
+
+def test_the_grader_decides_and_not_the_answers_text():
+    def with_point(request) -> Answer:
+        return completion(f"1. Add.\n2. So.\nAnswer: {asked_number(request) + 7}.0")
+
+    by_math = parse_grader({"type": "math"})
+    with serve(with_point) as server:
+        found = solve_by_teacher(rows(2), spec(server.url), grader=by_math)
+        assert check_sum(found, server)["accepted"] == 2
+    assert found.asked[0].provenance["verified_by"] == "grader math"
+
+
+def test_a_fault_of_ours_costs_its_row_and_no_other(monkeypatch):
+    real = orchestrator.read_draft
+
+    def breaks(text: str):
+        if "103" in text:
+            raise LookupError("broken")
+        return real(text)
+
+    monkeypatch.setattr(orchestrator, "read_draft", breaks)
+    with serve(honest) as server:
+        told = check_sum(collect(server.url, rows(5)), server)
+    assert (told["accepted"], told["dropped"]) == (4, 1)
+    assert told["first_failures"] == {"error: LookupError": "broken"}
+
+
+def test_a_journal_of_other_settings_is_refused(tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    with serve(honest) as server:
+        collect(server.url, rows(2), journal=journal)
+        collect(server.url, rows(2), journal=journal, concurrency=1)
+        assert len(server.requests) == 2, "how many are asked at once changes nothing"
+        others = [
+            ({"temperature": 0.1}, rows(2), GRADER),
+            ({"model": "u"}, rows(2), GRADER),
+            ({}, [row(100, reference_answer="1"), row(101)], GRADER),
+            ({}, rows(2), parse_grader({"type": "answer", "pattern": "(x)"})),
+        ]
+        for fields, problems, grader in others:
+            with pytest.raises(JournalError, match="of another run"):
+                solve_by_teacher(
+                    problems, spec(server.url, **fields), grader=grader, journal=journal
+                )
+        with pytest.raises(JournalError, match="of another run"):
+            solve_by_teacher(
+                rows(2), spec(server.url), grader=GRADER, journal=journal, protocol="single"
+            )
+
+
+def test_who_opens_a_journal_in_use_waits(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    first = Journal(path, {"seed": 1})
+    opened: list[Journal] = []
+    thread = threading.Thread(target=lambda: opened.append(Journal(path, {"seed": 1})))
+    thread.start()
+    first.add({"n": 1})
+    thread.join(0.3)
+    assert opened == []
+    first.close()
+    thread.join(10)
+    assert opened[0].entries == [{"n": 1}]
+    opened[0].close()
+
+
 def test_a_teacher_that_dies_half_way_leaves_what_it_gave():
     with serve(*[honest] * 3, Answer({}, 503)) as server:
-        told = check_sum(collect(server.url, rows(5), concurrency=1))
+        told = check_sum(collect(server.url, rows(5), concurrency=1), server)
     assert (told["accepted"], told["dropped"]) == (3, 2)
 
 
@@ -160,7 +339,7 @@ def test_a_grader_that_fails_is_no_verdict():
     )
     with serve(honest) as server:
         found = solve_by_teacher(rows(2), spec(server.url), grader=broken)
-    told = check_sum(found)
+    told = check_sum(found, server)
     assert (told["dropped"], told["reasons"]) == (2, {"verifier: no verdict": 2})
 
 
@@ -223,7 +402,9 @@ def test_a_journal_of_another_run_is_refused_and_a_torn_line_dropped(tmp_path):
     assert again.entries == [{"n": 1}]
     again.add({"n": 3})
     again.close()
-    assert Journal(path, {"seed": 1}).entries == [{"n": 1}, {"n": 3}]
+    last = Journal(path, {"seed": 1})
+    assert last.entries == [{"n": 1}, {"n": 3}]
+    last.close()
     with pytest.raises(JournalError, match="of another run"):
         Journal(path, {"seed": 2})
 
@@ -274,6 +455,7 @@ def test_nothing_accepted_is_lost_when_the_process_is_killed(tmp_path):
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
+from rollout.types import Verdict
 from rollout.verifiers.registry import parse_grader
 from train.data import read_rows
 from train.experts.by_teacher import solve_by_teacher

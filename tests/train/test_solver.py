@@ -1,8 +1,13 @@
 """The programmatic solver: families it knows, verified solutions, counted rejections."""
 
+import math
+
 import pytest
 
+from rollout.types import Verdict
 from rollout.verifiers.answer import AnswerVerifier
+from rollout.verifiers.base import passes
+from rollout.verifiers.registry import parse_grader
 from train.data import Row
 from train.experts.families import solve
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
@@ -117,7 +122,37 @@ def test_a_solved_row_carries_steps_thoughts_and_the_answer_that_it_lacked():
 
 
 def test_a_solution_passes_where_an_evaluation_would_call_it_solved():
-    from train import evaluate
-    from train.experts import solver
+    """One rule for both, on the grader's own scale: above 5 of 10, not above 0.5."""
 
-    assert solver.PASSED == evaluate.SOLVED
+    class OfTen:
+        range = (0.0, 10.0)
+        reward = 5.0
+
+        def verify(self, problem, rollout) -> Verdict:
+            return Verdict(self.reward)
+
+    grader, one = OfTen(), row("9037:1sr,2li")
+    for reward, solved in ((5.0, 0), (5.1, 1), (0.9, 0), (math.nan, 0), (math.inf, 0)):
+        grader.reward = reward
+        assert len(solve_rows([one], grader=grader).solutions) == solved, reward
+        assert passes(grader, reward) == bool(solved)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "Which is NOT the Greatest Common Divisor (GCD) of these numbers: 8, 12. Give all.",
+        "Find the Greatest Common Divisor (GCD) of these numbers: 8, 12. Give half of it.",
+        "Negate the result of this arithmetic problem: 4 + 5 =",
+        "Write in words the answer of the arithmetic problem: 4 + 5 = ?",
+    ],
+)
+def test_a_sentence_that_asks_for_something_else_is_not_solved(problem):
+    assert solve(problem) is None
+
+
+def test_the_grader_decides_and_not_the_answers_text():
+    halves = row("4 - 1 - 7 =", "-4.0")
+    assert solve_rows([halves]).num_rejected == 1, "nobody says that -4.0 is -4"
+    by_math = parse_grader({"type": "math"})
+    assert solve_rows([halves], grader=by_math).solutions["train:1"].answer == "-4"

@@ -5,17 +5,17 @@ Rows that carry steps already are shown to the teacher as solved examples, where
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
-from train.experts.orchestrator import (
-    CollaborationOrchestrator,
-    Collected,
-    verifiable,
-    verifier_of,
-)
+from train.experts.collected import Collected
+from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.retriever import Retriever, solved_examples
 from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec
+from train.experts.verification import verifiable, verifier_of
 
 
 class NothingToAskError(ValueError):
@@ -31,8 +31,12 @@ def solve_by_teacher(
     protocol: InferenceProtocol = "stepwise",
     seed: int = 0,
     journal: Path | None = None,
+    deadline_s: float | None = None,
 ) -> Collected:
-    """Have at most `count` rows solved; None: all. Raises NothingToAskError, JournalError."""
+    """Have at most `count` rows solved; None: all. Raises NothingToAskError, JournalError.
+
+    See `CollaborationOrchestrator.collect` for `journal` and `deadline_s`.
+    """
     bare = [row for row in rows if not row.expert_steps]
     askable = verifiable(bare, grader)
     if not askable:
@@ -49,5 +53,23 @@ def solve_by_teacher(
         max_rounds=spec.max_rounds,
         concurrency=spec.concurrency,
         seed=seed,
+        run={
+            "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits"}),
+            "grader": as_json(grader),
+            "protocol": protocol,
+            "verified_by": "reference answer" if grader is None else f"grader {kind_of(grader)}",
+        },
     )
-    return orchestrator.collect(askable, count, journal)
+    return orchestrator.collect(askable, count, journal, deadline_s=deadline_s)
+
+
+def as_json(grader: Verifier | None) -> Any:
+    """What a grader is, as JSON values; of one that is no settings record, its class."""
+    if isinstance(grader, BaseModel):
+        return grader.model_dump(mode="json")
+    return None if grader is None else kind_of(grader)
+
+
+def kind_of(grader: Verifier) -> str:
+    """The grader's type, as in a request."""
+    return str(getattr(grader, "type", type(grader).__name__))

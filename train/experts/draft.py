@@ -14,7 +14,9 @@ from train.step_parser import parse_steps
 
 MAX_STEP_CHARS = 4000
 FAMILY = "teacher"
-_ANSWER = re.compile(r"^\W*(?:the\s+)?(?:final\s+)?answer\b(?:\s+is)?\s*[:=]?\s*(.+?)\s*$", re.I)
+# "Answer: 7", "**Final answer:** 7"; and, where no line has that form, "The answer is 7".
+_ANSWER = re.compile(r"\W*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_`]*[:=](.*)", re.I)
+_ANSWER_IS = re.compile(r"\W*(?:the\s+)?(?:final\s+)?answer\s+is\s(.*)", re.I)
 _NUMBER = r"-?\d{1,15}"
 # "12 + 45 - 7 = 50", standing alone on its line or after a colon.
 _EQUATION = re.compile(
@@ -34,12 +36,8 @@ class DraftError(ValueError):
 def read_draft(text: str) -> Solution:
     """Return the solution that a text holds. Raises DraftError."""
     lines = visible_text(text).strip().splitlines()
-    found = next((n for n in range(len(lines) - 1, -1, -1) if _ANSWER.match(lines[n])), None)
-    if found is None:
-        raise DraftError("there is no line `Answer: ...` after the steps")
-    match = _ANSWER.match(lines[found])
-    assert match is not None, "it was just found"
-    answer = _bare(match[1])
+    found, written = _last_answer(lines)
+    answer = _bare(written)
     if not answer:
         raise DraftError("the line `Answer:` holds no answer")
     try:
@@ -51,6 +49,15 @@ def read_draft(text: str) -> Solution:
         if fault := step_fault(step):
             raise DraftError(f"step {number} {fault}")
     return Solution(FAMILY, steps, answer)
+
+
+def _last_answer(lines: list[str]) -> tuple[int, str]:
+    """(the line's number, what stands after its mark). Raises DraftError when there is none."""
+    for form in (_ANSWER, _ANSWER_IS):
+        for number in range(len(lines) - 1, -1, -1):
+            if match := form.fullmatch(lines[number].strip()):
+                return number, match[1]
+    raise DraftError("there is no line `Answer: ...` after the steps")
 
 
 def step_fault(step: str) -> str | None:
@@ -71,11 +78,16 @@ def ends_with_answer(solution: Solution) -> Solution:
 
 
 def ask(row: Row, passages: list[str]) -> list[dict[str, str]]:
-    """The conversation that asks for a solution of a row."""
-    system = FORM
+    """The conversation that asks for a solution of a row.
+
+    The row's own system message goes on in ours: many chat templates refuse a second one.
+    """
+    system, messages = FORM, [{**m} for m in row.messages]
     if passages:
         system += "\n\nWhat may help:\n\n" + "\n\n".join(passages)
-    return [{"role": "system", "content": system}, *({**m} for m in row.messages)]
+    if messages[0]["role"] == "system":
+        system += "\n\n" + messages.pop(0)["content"]
+    return [{"role": "system", "content": system}, *messages]
 
 
 def ask_again(messages: list[dict[str, str]], text: str, reasons: str) -> list[dict[str, str]]:

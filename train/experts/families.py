@@ -12,14 +12,16 @@ from train.experts import digit_programs
 
 _DIGIT_PROGRAM = re.compile(r"\d{4}:[1-9][a-z]{2}(,[1-9][a-z]{2})*")
 _NUMBER = r"-?\d{1,15}"
-# reasoning-gym's `chain_sum`, and the same sum written bare.
+# reasoning-gym's `chain_sum`, and the same sum written bare. Whole sentences of that library only:
+# one that merely resembles them may ask for something else.
 _SUM = re.compile(
-    rf"(?:.*arithmetic problem:)?\s*({_NUMBER}(?:\s*[+-]\s*\d{{1,15}})+)\s*=\s*\??", re.DOTALL
+    r"(?:State the final answer to the following arithmetic problem:)?\s*"
+    rf"({_NUMBER}(?:\s*[+-]\s*\d{{1,15}})+)\s*=\s*\??"
 )
 # reasoning-gym's `gcd`.
 _GCD = re.compile(
-    r".*Greatest Common Divisor \(GCD\) of these numbers:\s*(\d{1,15}(?:,\s*\d{1,15})+)\..*",
-    re.DOTALL,
+    r"Find the Greatest Common Divisor \(GCD\) of these numbers: (\d{1,15}(?:, \d{1,15})+)\. "
+    r"Give only the GCD as your final answer\."
 )
 
 

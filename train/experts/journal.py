@@ -2,9 +2,11 @@
 
 One JSON object a line, flushed to the disk before anything else is told of it. A process that is
 killed loses what was under way and nothing that was accepted; the next one reads the file and asks
-for the rest. The first line says what the run was: another run's journal is refused.
+for the rest. The first line says what the run was: another run's journal is refused. Who opens a
+journal that another process writes waits until it is done.
 """
 
+import fcntl
 import json
 import os
 import threading
@@ -22,17 +24,20 @@ class Journal:
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.entries: list[dict[str, Any]] = []
         self._lock = threading.Lock()
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        self._file = path.open("a+b")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # ends with the file, or with the process
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]  # a torn last line is dropped
         if whole:
             header = json.loads(whole[0])
             if header != {"run": run}:
+                self._file.close()
                 raise JournalError(
                     f"{path} is of another run ({json.dumps(header.get('run'))}); give this one "
                     "another file, or remove it"
                 )
             self.entries = [json.loads(line) for line in whole[1:]]
-        self._file = path.open("r+b" if path.exists() else "xb")
         self._file.truncate(sum(map(len, whole)))
         self._file.seek(0, os.SEEK_END)
         if not whole:

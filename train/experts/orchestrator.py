@@ -11,87 +11,26 @@ or the grader failed), and is counted once.
 
 import hashlib
 import json
+import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rollout.types import InferenceProtocol, Problem, Verifier
-from rollout.verifiers.answer import normalise_answer
 from train.data import Row
+from train.experts.collected import Asked, Collected, ended, from_json, to_json
 from train.experts.draft import DraftError, ask, ask_again, ends_with_answer, read_draft
 from train.experts.families import Solution
 from train.experts.journal import Journal
 from train.experts.retriever import Retriever
-from train.experts.solver import PASSED, as_rollout
 from train.experts.teachers import Draft, Teacher, TeacherError
+from train.experts.verification import NoVerdictError, Verify, agrees
 
-Outcome = Literal["accepted", "rejected", "dropped"]
-# verify(row, solution) -> why it must not be used, None when it may. Raises NoVerdictError.
-Verify = Callable[[Row, Solution], str | None]
-MAX_SHOWN = 5
-
-
-class NoVerdictError(RuntimeError):
-    """The verifier itself failed: nothing is known about the solution."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What became of one problem."""
-
-    row_id: str
-    outcome: Outcome
-    reason: str | None  # of the last rejection, or of the drop
-    drafts: int  # that the teacher wrote
-    repaired: bool  # accepted after a rejection
-    prompt_tokens: int
-    completion_tokens: int
-    solution: Solution | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Collected:
-    """What became of all problems that were asked."""
-
-    asked: list[Asked] = field(default_factory=list)
-
-    def count(self, outcome: Outcome) -> int:
-        """Problems that ended so."""
-        return sum(one.outcome == outcome for one in self.asked)
-
-    @property
-    def solutions(self) -> dict[str, Solution]:
-        """The accepted ones, by row id."""
-        return {one.row_id: one.solution for one in self.asked if one.solution is not None}
-
-    def summary(self) -> dict[str, Any]:
-        """Counts as JSON values: asked = accepted + rejected + dropped."""
-        failed = Counter(one.reason for one in self.asked if one.outcome != "accepted")
-        return {
-            "asked": len(self.asked),
-            **{name: self.count(name) for name in ("accepted", "rejected", "dropped")},
-            "repairs": sum(one.repaired for one in self.asked),
-            "drafts": sum(one.drafts for one in self.asked),
-            "prompt_tokens": sum(one.prompt_tokens for one in self.asked),
-            "completion_tokens": sum(one.completion_tokens for one in self.asked),
-            "reasons": dict(failed.most_common(MAX_SHOWN)),
-        }
-
-    def describe(self) -> str:
-        """One sentence for people."""
-        told = self.summary()
-        text = (
-            f"the teacher was asked for {told['asked']} solutions: {told['accepted']} verified "
-            f"({told['repairs']} after a repair), {told['rejected']} rejected, "
-            f"{told['dropped']} dropped"
-        )
-        shown = "; ".join(f"{n}x {reason}" for reason, n in told["reasons"].items())
-        return f"{text} ({shown})" if shown else text
+MAX_FAILURES = 8  # of the teacher, one after another, before it is asked for nothing more
+TEACHER_FAILED = "teacher: "  # begins the reason of a drop that is the teacher's fault
+_log = logging.getLogger(__name__)
 
 
 class CollaborationOrchestrator:
@@ -107,10 +46,12 @@ class CollaborationOrchestrator:
         repair: Literal["reasons", "blind"] = "reasons",
         concurrency: int = 8,
         seed: int = 0,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
+        """`run` holds what else makes two runs the same, as JSON values: a journal carries it."""
         self._teacher, self._verify, self._retriever = teacher, verify, retriever
         self._max_rounds, self._repair = max_rounds, repair
-        self._concurrency, self._seed = concurrency, seed
+        self._concurrency, self._seed, self._run = concurrency, seed, dict(run or {})
 
     def collect(
         self,
@@ -118,24 +59,27 @@ class CollaborationOrchestrator:
         count: int | None = None,
         journal: Path | None = None,
         tell: Callable[[Collected], None] | None = None,
+        deadline_s: float | None = None,
     ) -> Collected:
         """Ask for solutions of `rows`, in an order that the seed fixes, until `count` are verified.
 
-        `journal` keeps what is known over a kill: the same call goes on there. Raises JournalError
-        when the file is another run's.
+        `journal` keeps what is known over a kill: the same call goes on there. After `deadline_s`,
+        or MAX_FAILURES failures of the teacher one after another, nothing more is asked, and
+        `stopped` says so. Raises JournalError when the file is another run's.
         """
+        ends_s = None if deadline_s is None else time.monotonic() + deadline_s
         order = list(rows)
         random.Random(self._seed).shuffle(order)
         book = Journal(journal, self._run_of(order)) if journal is not None else None
-        collected = Collected([_from_json(entry) for entry in book.entries] if book else [])
+        collected = Collected([from_json(entry) for entry in book.entries] if book else [])
         known = {one.row_id for one in collected.asked}
         waiting = iter([row for row in order if row.id not in known])
         wanted = len(order) if count is None else count
         try:
             with ThreadPoolExecutor(self._concurrency, thread_name_prefix="teacher") as pool:
-                for one in self._asked(pool, waiting, wanted, collected):
+                for one in self._asked(pool, waiting, wanted, collected, ends_s):
                     if book is not None:
-                        book.add(_to_json(one))
+                        book.add(to_json(one))
                     collected.asked.append(one)
                     if tell is not None:
                         tell(collected)
@@ -150,20 +94,39 @@ class CollaborationOrchestrator:
         waiting: Iterator[Row],
         wanted: int,
         collected: Collected,
+        ends_s: float | None,
     ) -> Iterator[Asked]:
         """Ask for no more at once than are still missing: none is paid for and thrown away."""
         running: set[Future[Asked]] = set()
+        failures = 0  # of the teacher, since it last wrote something
         while True:
             missing = wanted - collected.count("accepted")
-            while len(running) < min(self._concurrency, missing):
+            if failures >= MAX_FAILURES:
+                collected.stopped = f"stopped: the teacher failed {failures} times in a row"
+            elif ends_s is not None and time.monotonic() >= ends_s and missing > 0:
+                collected.stopped = "stopped: the time for this call was used up"
+            while len(running) < min(self._concurrency, missing) and not collected.stopped:
                 if (row := next(waiting, None)) is None:
                     break
-                running.add(pool.submit(self._solve, row))
+                running.add(pool.submit(self._solved, row))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield future.result()
+                one = future.result()
+                failed = one.outcome == "dropped" and str(one.reason).startswith(TEACHER_FAILED)
+                failures = failures + 1 if failed else 0
+                yield one
+
+    def _solved(self, row: Row) -> Asked:
+        """One problem, counted whatever happens."""
+        try:
+            return self._solve(row)
+        except Exception as error:
+            # Acceptable: a fault of this row or of our code costs the row, which is counted as
+            # dropped with the error's name; the accepted ones are not lost with it.
+            _log.exception("row %s was dropped", row.id)
+            return ended(row, "dropped", f"error: {type(error).__name__}", [], message=str(error))
 
     def _solve(self, row: Row) -> Asked:
         """One problem, from the first draft to its end."""
@@ -174,7 +137,8 @@ class CollaborationOrchestrator:
             try:
                 draft = self._teacher.write(messages, self._seed_of(row, round_number))
             except TeacherError as error:
-                return _ended(row, "dropped", f"teacher: {error.reason}", drafts)
+                reason = TEACHER_FAILED + error.reason
+                return ended(row, "dropped", reason, drafts, message=str(error))
             drafts.append(draft)
             try:
                 solution = self._verified(row, draft)
@@ -184,30 +148,32 @@ class CollaborationOrchestrator:
                     ask_again(first, draft.text, reason) if self._repair == "reasons" else first
                 )
                 continue
-            except NoVerdictError:
-                return _ended(row, "dropped", "verifier: no verdict", drafts)
+            except NoVerdictError as error:
+                return ended(row, "dropped", "verifier: no verdict", drafts, message=str(error))
             provenance = {
                 "teacher": self._teacher.name,
                 "model": draft.model,
                 "prompt_sha256": _digest(messages),
                 "drafts": len(drafts),
-                "verified_by": "reference answer and grader",
+                "verified_by": self._run.get("verified_by", "verifier"),
                 "prompt_tokens": sum(d.prompt_tokens for d in drafts),
                 "completion_tokens": sum(d.completion_tokens for d in drafts),
             }
-            return _ended(row, "accepted", reason, drafts, solution, provenance)
-        return _ended(row, "rejected", reason, drafts)
+            return ended(row, "accepted", reason, drafts, solution, provenance)
+        return ended(row, "rejected", reason, drafts)
 
     def _verified(self, row: Row, draft: Draft) -> Solution:
         """The solution in the form that the grader accepts. Raises DraftError, NoVerdictError."""
         solution = read_draft(draft.text)
-        fault = self._verify(row, solution)
-        if fault is None:
-            return solution
         closed = ends_with_answer(solution)
-        if self._verify(row, closed) is None:
+        fault = self._verify(row, solution)
+        if fault is None and not agrees(row, solution) and self._verify(row, closed) is not None:
+            fault = f"the line `Answer: {solution.answer}` is not what the steps come to"
+        elif fault is not None and self._verify(row, closed) is None:
             return closed
-        raise DraftError(fault)
+        if fault is not None:
+            raise DraftError(fault)
+        return solution
 
     def _seed_of(self, row: Row, round_number: int) -> int:
         return int(_digest([self._seed, row.id, round_number])[:7], 16)
@@ -219,76 +185,12 @@ class CollaborationOrchestrator:
             "max_rounds": self._max_rounds,
             "repair": self._repair,
             "seed": self._seed,
-            "rows_sha256": _digest([[row.id, row.problem_text] for row in order]),
+            "rows_sha256": _digest([[row.id, list(row.messages), row.item] for row in order]),
+            **self._run,
         }
 
 
-def verifier_of(grader: Verifier | None, protocol: InferenceProtocol) -> Verify:
-    """Checks the final answer against the row's, and the whole by the job's grader.
-
-    The reasons never name the reference answer: who is told it can write a way to it.
-    """
-
-    def verify(row: Row, solution: Solution) -> str | None:
-        reference = row.reference_answer
-        if reference is not None and normalise_answer(reference) != normalise_answer(
-            solution.answer
-        ):
-            return f"the answer {solution.answer!r} is wrong"
-        if grader is None:
-            return None
-        problem = Problem(row.id, row.problem_text, reference_answer=reference, item=row.item)
-        try:
-            verdict = grader.verify(problem, as_rollout(row.id, solution, protocol))
-        except Exception as error:
-            # A user's grader may fail in any way; that is no verdict, and counted as such.
-            raise NoVerdictError(f"the grader failed: {error}") from error
-        if verdict.reward <= PASSED:
-            return f"the checker gives the solution only {verdict.reward:g}"
-        return None
-
-    return verify
-
-
-def verifiable(rows: Sequence[Row], grader: Verifier | None) -> list[Row]:
-    """The rows on which `verifier_of(grader)` can tell right from wrong."""
-    needs_answer = grader is None or getattr(grader, "needs_reference_answer", False)
-    return [row for row in rows if row.reference_answer is not None or not needs_answer]
-
-
-def _ended(
-    row: Row,
-    outcome: Outcome,
-    reason: str | None,
-    drafts: Sequence[Draft],
-    solution: Solution | None = None,
-    provenance: dict[str, Any] | None = None,
-) -> Asked:
-    accepted = outcome == "accepted"
-    return Asked(
-        row_id=row.id,
-        outcome=outcome,
-        reason=None if accepted else reason,
-        drafts=len(drafts),
-        repaired=accepted and reason is not None,
-        prompt_tokens=sum(draft.prompt_tokens for draft in drafts),
-        completion_tokens=sum(draft.completion_tokens for draft in drafts),
-        solution=solution,
-        provenance=provenance or {},
-    )
-
-
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
-
-
-def _to_json(one: Asked) -> dict[str, Any]:
-    return asdict(one)
-
-
-def _from_json(entry: dict[str, Any]) -> Asked:
-    raw = entry.get("solution")
-    solution = raw and Solution(
-        raw["family"], tuple(raw["steps"]), raw["answer"], tuple(raw["thoughts"])
-    )
-    return Asked(**{**entry, "solution": solution})
+    return hashlib.sha256(
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    ).hexdigest()

@@ -1,7 +1,7 @@
 """Expert solutions for rows of known families, each verified before it is used.
 
-A solution is kept when its answer is the row's reference answer (where the row has one) and the
-grader gives it the full mark (where there is a grader). What is rejected is dropped and counted.
+A solution is kept when the grader calls it right; without a grader, when its answer is the row's
+reference answer, where the row has one. What is rejected is dropped and counted.
 """
 
 import random
@@ -13,10 +13,10 @@ from typing import Any
 from rollout.steps import THINK_CLOSE, THINK_OPEN
 from rollout.types import InferenceProtocol, Problem, Rollout, Turn, Verifier
 from rollout.verifiers.answer import normalise_answer
+from rollout.verifiers.base import passes
 from train.data import Row
 from train.experts.families import FAMILIES, Solution, solve
 
-PASSED = 0.5  # a grader accepts a solution when its reward exceeds this, as in train.evaluate
 MAX_REASONS = 5  # of rejections, kept for a message
 
 
@@ -92,10 +92,10 @@ def fault(
 ) -> str | None:
     """Why a solution must not be used; None when it is verified."""
     reference = row.reference_answer
-    if reference is not None and normalise_answer(reference) != normalise_answer(solution.answer):
+    if grader is None:  # nobody else to say that 0.5 is as good as 1/2: the text must agree
+        if reference is None or normalise_answer(reference) == normalise_answer(solution.answer):
+            return None
         return f"its answer {solution.answer!r} is not the reference answer {reference!r}"
-    if grader is None:
-        return None
     problem = Problem(
         row.id, row.problem_text, reference_answer=reference or solution.answer, item=row.item
     )
@@ -104,7 +104,7 @@ def fault(
     except Exception as error:
         # Acceptable: a user's grader may fail in any way; the solution is dropped and counted.
         return f"the grader failed: {error}"
-    if verdict.reward <= PASSED:
+    if not passes(grader, verdict.reward):
         return f"the grader gives {solution.steps[-1]!r} only {verdict.reward:g}"
     return None
 

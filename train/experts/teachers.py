@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollout.verifiers.grader_keys import KeyName, read_key
 from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 
+MAX_MESSAGE = 500  # characters of what a teacher's failure says
 Messages = Sequence[dict[str, str]]
 
 
@@ -86,14 +87,22 @@ class EndpointTeacher:
             "seed": seed,
         }
         url = f"{spec.base_url.rstrip('/')}/chat/completions"
+        key, headers = None, {}
         try:
-            headers = {}
             if spec.api_key_env is not None:
-                headers["authorization"] = f"Bearer {read_key(spec.api_key_env, url)}"
+                key = read_key(spec.api_key_env, url)
+                headers["authorization"] = f"Bearer {key}"
             reply = post_json(url, json.dumps(body).encode(), lambda attempt: headers, spec.limits)
+            return read_reply(reply, spec.model)
         except HttpError as error:
-            raise TeacherError("no_answer", str(error)) from None
-        return read_reply(reply, spec.model)
+            raise TeacherError("no_answer", _without(key, str(error))) from None
+        except TeacherError as error:  # a server may echo what it was sent
+            raise TeacherError(error.reason, _without(key, str(error))) from None
+
+
+def _without(key: str | None, text: str) -> str:
+    """The text, shortened, with the key taken out before it is."""
+    return (text.replace(key, "[secret]") if key else text)[:MAX_MESSAGE]
 
 
 def read_reply(reply: object, model: str) -> Draft:
@@ -104,9 +113,12 @@ def read_reply(reply: object, model: str) -> Draft:
         usage = reply.get("usage") or {}  # type: ignore[union-attr, attr-defined]
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         named = reply.get("model") or model  # type: ignore[union-attr, attr-defined]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        shown = str(reply)[:200]
+        f"{text}{named}".encode()  # a lone surrogate could be written to no file
+        if min(counts) < 0:
+            raise ValueError(f"a count of tokens below 0: {counts}")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        shown = ascii(reply)[:200]
         raise TeacherError("malformed", f"no chat completion ({error!r}): {shown}") from None
     if not isinstance(text, str) or not text.strip():
-        raise TeacherError("empty", f"the answer holds no text: {str(reply)[:200]}")
+        raise TeacherError("empty", f"the answer holds no text: {ascii(reply)[:200]}")
     return Draft(text, str(named), *counts)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rollout.collector import score_groups
 from rollout.types import Problem, RolloutGroup
@@ -37,7 +37,7 @@ def probe(spec: JobSpec, facts: ModelFacts, *, first: int, last: int, k: int) ->
     with fleet_of(spec) as pool:
         groups = sample(spec, pool, problems, k)
         step_rewards = _step_rewards(spec, pool, first, last, k)
-        seen = summarise(groups, facts, k, time.monotonic() - started_s)
+        seen = summarise(groups, facts, k, time.monotonic() - started_s, _grader(spec))
     return replace(seen, step_rewards=step_rewards)
 
 
@@ -108,7 +108,9 @@ def probe_problems(spec: JobSpec) -> list[Problem]:
     return problems
 
 
-def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float) -> Measurement:
+def summarise(
+    groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: float, grader: Any = None
+) -> Measurement:
     """The figures of scored groups. A problem without every verdict is left out.
 
     Raises RuntimeError when none is left.
@@ -133,12 +135,12 @@ def summarise(groups: list[RolloutGroup], facts: ModelFacts, k: int, seconds: fl
     return Measurement(
         num_problems=len(judged),
         k=k,
-        pass_at_k=fmean(pass_at_k(k, num_solved(group), k) for group in judged),
-        sampled=fmean(num_solved(group) / k for group in judged),
+        pass_at_k=fmean(pass_at_k(k, num_solved(group, grader), k) for group in judged),
+        sampled=fmean(num_solved(group, grader) / k for group in judged),
         tokens_per_problem=fmean(w.prompt_tokens + w.sampled_tokens for w in works),
         flops_per_problem=fmean(w.sampling_flops for w in works),
         seconds=seconds,
-        solved=tuple(num_solved(group) for group in judged),
+        solved=tuple(num_solved(group, grader) for group in judged),
     )
 
 
