@@ -36,6 +36,7 @@ def test_the_usual_mistakes_are_among_them():
         "f: x < 3 -> x <= 3",
         "f: x < 3 -> x >= 3",
         "f: min -> max",
+        "f: min(x + 1, 9) -> min(9, x + 1)",
         "f: x < 3 and deep -> x < 3 or deep",
         "f: x + 1 -> x - 1",
         "f: g(min(x + 1, 9), key=2) -> g(min(x + 1, 9))",
@@ -58,7 +59,7 @@ def test_only_the_scopes_asked_for_are_changed():
 def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_told(monkeypatch):
     monkeypatch.setattr(report, "explained", lambda: {"m": {"gone": "why", "known": "because"}})
     survivors = [{"line": 3, "key": "known"}, {"line": 4, "key": "new"}]
-    results = [{"module": "m", "mutants": 9, "survivors": survivors, "source": "abc"}]
+    results = [{"module": "m", "source": "abc", "survivors": survivors, "killed": ["x"] * 7}]
     assert report.unexplained(results) == ["m, line 4: new", "m: is killed: gone"]
     page = report.render(results, ["m", "n"])
     assert "9 mutants, 7 killed, 2 survivors." in page

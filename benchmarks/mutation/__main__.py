@@ -6,8 +6,8 @@ when a test fails, hangs or dies. What survives and is not listed as equivalent 
 is an error, and so is a listed one that does not survive.
 
 Run it in a clone that nobody edits: the tests look for files that are left behind. Results are
-kept per module under --out; of a module that has one, and has not changed since, only the
-survivors are tried again. The report is written from the results.
+kept per module under --out; of a module that has one, and has not changed since, only what was
+not killed is tried again. The report is written from the results.
 """
 
 import argparse
@@ -143,31 +143,32 @@ def _load_what_it_imports(name: str) -> None:
 
 
 def run_module(name: str, out: Path) -> dict[str, Any]:
-    """Try every mutant of one module; of an unchanged one with a result, its survivors."""
+    """Try every mutant of one module that no earlier run of the same source killed."""
     scopes, tests = TARGETS[name]
     source, file = _path(name).read_text(encoding="utf-8"), out / f"{name}.json"
     _load_what_it_imports(name)
     if not survives(name, source, tests):
         raise SystemExit(f"{name}: its tests fail on the code as it is: {' '.join(tests)}")
     found: list[Mutant] = list(mutants(source, scopes))
-    tried = found
+    killed: set[str] = set()
     if file.exists():
         earlier = json.loads(file.read_text(encoding="utf-8"))
         if earlier["source"] == source_id(name):
-            keys = {survivor["key"] for survivor in earlier["survivors"]}
-            tried = [mutant for mutant in found if mutant.key in keys]
-    survivors = []
+            killed = set(earlier["killed"]) & {mutant.key for mutant in found}
+    survivors, tried = [], [mutant for mutant in found if mutant.key not in killed]
     for number, mutant in enumerate(tried, start=1):
         if survives(name, mutant.source, tests):
             survivors.append({"line": mutant.line, "key": mutant.key})
             print(f"  survived: line {mutant.line}, {mutant.key}", flush=True)
+        else:
+            killed.add(mutant.key)
         if number % 20 == 0:
             print(f"  {name}: {number} of {len(tried)}", flush=True)
     result = {
         "module": name,
-        "mutants": len(found),
-        "survivors": survivors,
         "source": source_id(name),
+        "survivors": survivors,
+        "killed": sorted(killed),
     }
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result

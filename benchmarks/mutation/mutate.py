@@ -159,15 +159,24 @@ def _constants(node: ast.Constant) -> Iterator[Callable[[ast.AST], ast.AST]]:
 
 
 def _calls(node: ast.Call) -> Iterator[Callable[[ast.AST], ast.AST]]:
-    """A keyword forgotten; a method without arguments not called, as in `x.detach()`."""
+    """A keyword forgotten, two arguments swapped, a method not called, as in `x.detach()`."""
     for i in range(len(node.keywords)):
         yield lambda n, i=i: _replace(n, keywords=[k for j, k in enumerate(n.keywords) if j != i])  # pyright: ignore
+    for i in range(len(node.args) - 1):
+        left, right = node.args[i : i + 2]
+        if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
+            yield lambda n, i=i: _swap_arguments(n, i)  # pyright: ignore[reportArgumentType]
     if isinstance(node.func, ast.Attribute) and not node.args and not node.keywords:
         yield lambda n: n.func.value  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _swap_arguments(node: ast.Call, i: int) -> ast.Call:
+    node.args[i : i + 2] = node.args[i + 1], node.args[i]
+    return node
 
 
 def _replace(node: ast.AST, **fields: object) -> ast.AST:

@@ -28,30 +28,30 @@ def unexplained(results: list[dict[str, Any]]) -> list[str]:
 
 def render(results: list[dict[str, Any]], modules: Iterable[str]) -> str:
     """The page, in Markdown. Of `modules`, those without a result are said to be missing."""
-    total = sum(result["mutants"] for result in results)
+    killed = sum(len(result["killed"]) for result in results)
     left = sum(len(result["survivors"]) for result in results)
+    total = killed + left
     lines = [
         "# Mutation",
         "",
         "Every module below was made wrong in one place after another (`benchmarks/mutation/`: a",
-        "comparison, an operator, a constant, a negation, a statement or a keyword left out, a",
-        "value not returned, a method not called), and its fast tests were run. Error texts and",
-        "docstrings are left alone. `make mutation` runs it again, and fails when a survivor is",
-        "not listed here. `source` is the file's hash in git (`git hash-object`); a module that",
-        "has changed since counts as not run.",
+        "comparison, an operator, a constant, a negation, a statement or a keyword left out, two",
+        "arguments swapped, a value not returned, a method not called), and its fast tests were",
+        "run. Error texts and docstrings are left alone. `make mutation` runs it again, and fails",
+        "when a survivor is not listed here. `source` is the file's hash in git (`git",
+        "hash-object`); a module that has changed since counts as not run.",
         "",
-        f"{total} mutants, {total - left} killed, {left} survivors, all of them listed."
+        f"{total} mutants, {killed} killed, {left} survivors, all of them listed."
         if not unexplained(results)
-        else f"{total} mutants, {total - left} killed, {left} survivors.",
+        else f"{total} mutants, {killed} killed, {left} survivors.",
         "",
         "| module | mutants | killed | survivors | source |",
         "|---|---|---|---|---|",
     ]
     for result in results:
-        survivors = len(result["survivors"])
-        killed = result["mutants"] - survivors
+        killed, survivors = len(result["killed"]), len(result["survivors"])
         lines.append(
-            f"| `{result['module']}` | {result['mutants']} | {killed} | {survivors} "
+            f"| `{result['module']}` | {killed + survivors} | {killed} | {survivors} "
             f"| `{result['source']}` |"
         )
     done = {result["module"] for result in results}
