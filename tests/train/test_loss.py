@@ -244,6 +244,22 @@ def test_the_whole_loss_is_ratio_clip_weight_and_normaliser_together(
     assert marked == clipped
 
 
+def test_the_whole_loss_clips_each_side_at_its_own_bound():
+    old = torch.tensor([-2.0, -2.0], dtype=torch.float64)
+    losses, marked = policy_loss(
+        StageSpec(loss="dapo", clip_low=0.2, clip_high=0.28, tis_cap=None),
+        BatchTotals(num_tokens=1.0, num_sequences=1.0),
+        old + logs(1.25, 0.75),
+        old,
+        old,
+        advantages=torch.tensor([1.0, -1.0], dtype=torch.float64),
+        sequence_ids=torch.tensor([0, 0]),
+    )
+    # 1.25 lies below 1.28, 0.75 below 0.8.
+    assert losses.tolist() == pytest.approx([-1.25, 0.8])
+    assert marked.tolist() == [False, True]
+
+
 def test_the_whole_cispo_loss_is_the_capped_ratio_on_the_log_probability():
     found, marked = whole_loss("cispo", cispo_cap=1.5)
     log4, log2 = math.log(4), math.log(2)
