@@ -14,6 +14,8 @@ def f(x: int, *, deep: bool = True) -> int:
     if x < 3 and deep:
         raise ValueError("x is too small")
     self.x = x.detach()
+    show(x, "y")
+    show(x, x)
     return g(min(x + 1, 9), key=2)
 '''
 
@@ -26,7 +28,7 @@ def test_every_mutant_is_a_different_wrong_program():
     found = list(mutants(SOURCE))
     sources = {mutant.source for mutant in found}
     assert len(sources) == len(found) == len({mutant.key for mutant in found})
-    assert ast.unparse(ast.parse(SOURCE)) not in sources
+    assert ast.unparse(ast.parse(SOURCE)) not in sources, "show(x, x), its arguments swapped"
 
 
 def test_the_usual_mistakes_are_among_them():
@@ -36,7 +38,7 @@ def test_the_usual_mistakes_are_among_them():
         "f: x < 3 -> x <= 3",
         "f: x < 3 -> x >= 3",
         "f: min -> max",
-        "f: min(x + 1, 9) -> min(9, x + 1)",
+        "f: show(x, 'y') -> show('y', x)",
         "f: x < 3 and deep -> x < 3 or deep",
         "f: x + 1 -> x - 1",
         "f: g(min(x + 1, 9), key=2) -> g(min(x + 1, 9))",

@@ -46,7 +46,7 @@ class Mutant:
 def mutants(source: str, scopes: tuple[str, ...] = ()) -> Iterator[Mutant]:
     """Yield every mutant of a module, or of its classes and functions named in `scopes`."""
     tree = ast.parse(source)
-    seen: set[str] = set()
+    seen = {ast.unparse(tree)}
     numbers: Counter[tuple[str, str, str]] = Counter()
     for path, scope, node in _walk(tree, (), ""):
         if scopes and scope.split(".")[0] not in scopes:
@@ -162,7 +162,8 @@ def _calls(node: ast.Call) -> Iterator[Callable[[ast.AST], ast.AST]]:
     """A keyword forgotten, two arguments swapped, a method not called, as in `x.detach()`."""
     for i in range(len(node.keywords)):
         yield lambda n, i=i: _replace(n, keywords=[k for j, k in enumerate(n.keywords) if j != i])  # pyright: ignore
-    for i in range(len(node.args) - 1):
+    name = ast.unparse(node.func).rpartition(".")[2]
+    for i in range(len(node.args) - 1 if name not in NAMES else 0):  # those are symmetric
         left, right = node.args[i : i + 2]
         if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
             yield lambda n, i=i: _swap_arguments(n, i)  # pyright: ignore[reportArgumentType]
