@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 from pydantic import ValidationError
 
-from rollout.types import FinishReason, Problem, Rollout, Turn
+from rollout.types import FinishReason, Problem, Rollout, Turn, Verdict
 from rollout.verifiers.step_similarity import StepSimilarityVerifier, step_similarity
 
 ALPHABETS = ("ab", string.digits, string.ascii_lowercase + " ", "aé漢😀\n\x04 =")
@@ -67,6 +67,12 @@ def test_similarity_equals_difflib_without_autojunk_on_texts_that_nearly_agree(a
 def test_the_policys_step_comes_first_because_the_ratio_is_not_symmetric():
     assert step_similarity("tide", "diet") == 0.25
     assert step_similarity("diet", "tide") == 0.5
+
+
+def test_the_verifier_too_puts_the_policys_step_first():
+    assert StepSimilarityVerifier().verify(target("diet"), attempt("<think></think>tide")) == (
+        Verdict(0.25, details={"exact": 0.0, "step_characters": 4.0})
+    )
 
 
 def test_two_empty_texts_are_alike_and_an_empty_one_is_like_no_other():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from train import checkpoint
-from train.checkpoint import MANIFEST, CheckpointError, commit, latest, load, prune
+from train.checkpoint import MANIFEST, NOT_MODEL, CheckpointError, commit, latest, load, prune
 
 
 class Killed(BaseException):
@@ -261,3 +261,9 @@ def test_a_file_longer_than_a_chunk_is_hashed_whole(tmp_path):
     content = bytes(range(256)) * (checkpoint.HASH_CHUNK_BYTES // 256) + b"end"
     (tmp_path / "file").write_bytes(content)
     assert checkpoint.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_the_optimizers_state_and_the_manifest_belong_to_no_model():
+    from train.stage_run import OPTIMIZER_FILE  # brings Ray along, which no other test here needs
+
+    assert sorted(NOT_MODEL) == sorted([OPTIMIZER_FILE, "manifest.json"])
