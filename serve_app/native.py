@@ -213,7 +213,8 @@ def select_model(
         **found,
         "basis": "score: pass@k, measured by sampling the rows' problems with each model before "
         "any training, on more problems for those that do well; equal scores are ordered by single "
-        "samples, then by the reward of single steps, then by counted operations per problem. "
+        "samples, then by the reward of single steps, then by counted operations per problem; "
+        "where no model solves anything, by the reward of single steps after a short SRL run. "
         "full_evaluation_flops: estimated from each model's own mean",
     }
 

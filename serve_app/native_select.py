@@ -16,6 +16,7 @@ from train.selection.halving import NothingMeasuredError
 from train.selection.probe import probe, probe_problems
 from train.selection.ranking import Candidate, Measurement
 from train.selection.selector import DynamicModelSelector
+from train.selection.srl_probe import srl_probe
 from train.spec import JobSpec, load_spec
 
 
@@ -91,7 +92,11 @@ def select_model(
         num_problems = min(constraints["num_problems"], usable)
         try:
             choice = selector.choose(
-                measure, num_problems=num_problems, k=constraints["k"], among=ready
+                measure,
+                num_problems=num_problems,
+                k=constraints["k"],
+                among=ready,
+                srl_probe=lambda name: srl_probe(ready[name].spec, ready[name].facts),
             )
         except NothingMeasuredError as error:
             others = "".join(f"; {one.model_id}: {one.reason}" for one in unread)

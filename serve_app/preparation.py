@@ -169,11 +169,12 @@ def _told(candidate: Mapping[str, Any]) -> str:
     if seen is None:
         return f"{candidate['model_id']}: {candidate['reason']}"
     low, high = candidate["interval"]
-    steps = seen["step_reward"]
+    steps, gain = seen["step_reward"], seen.get("srl_probe")
     return (
         f"{candidate['model_id']}: pass@k {candidate['score']:.3f} ({low:.3f}-{high:.3f}, "
         f"{seen['num_problems']} problems)"
         + (f", step reward {steps:.3f}" if steps is not None else "")
+        + (f", {gain['after']:.3f} after {gain['num_steps']} SRL steps" if gain else "")
     )
 
 

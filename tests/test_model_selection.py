@@ -97,6 +97,40 @@ def test_the_model_that_solves_the_rows_is_selected_by_what_was_measured(cluster
         assert seen["counted"]["flops_per_problem"] > seen["counted"]["num_parameters"]
 
 
+def hard_problems() -> list[dict]:
+    """Programs of six lines, which no model here solves."""
+    rng = random.Random(2)
+    made = []
+    for _ in range(24):
+        lines = [f"{n}{rng.choice(LINE_OPERATIONS)}" for n in range(1, 7)]
+        text = f"{rng.randrange(10_000):04d}:{','.join(lines)}"
+        made.append({"messages": [{"role": "user", "content": text}]})
+    return made
+
+
+def test_where_no_model_solves_anything_each_is_trained_for_a_few_real_srl_steps(
+    cluster, service, caller
+):
+    weights = (MODEL / "model.safetensors").read_bytes()
+    constraints = {"models": ["a-untrained", "ferrata-tiny"], "num_problems": 8, "k": 1}
+    body = parse_request(
+        SelectModel, {"task": "hard", "rows": hard_problems(), "constraints": constraints}
+    )
+    answer = native.select_model(service, caller, body)
+    best, other = answer["candidates"]
+    assert (best["model_id"], best["score"], other["score"]) == ("ferrata-tiny", 0.0, 0.0)
+    gained, stuck = best["measured"]["srl_probe"], other["measured"]["srl_probe"]
+    assert gained["num_steps"] == 4
+    # The samples' seed is the same before and after: only other weights give another reward.
+    assert gained["after"] != gained["before"]
+    assert gained["after"] > stuck["after"]
+    # Random weights write a think block by the rarest chance: nearly every reward is -1.
+    assert -1.0 <= stuck["before"] < -0.95
+    assert -1.0 <= stuck["after"] < -0.95
+    assert answer["selection_cost"]["srl_probe_flops"] > gained["flops"] * 0.99
+    assert (MODEL / "model.safetensors").read_bytes() == weights
+
+
 def test_a_job_that_names_no_model_gets_the_one_that_was_measured_best(
     cluster, service, caller, monkeypatch
 ):

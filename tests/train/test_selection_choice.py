@@ -21,6 +21,7 @@ from train.selection.prediction import (
 )
 from train.selection.ranking import Measurement
 from train.selection.selector import DynamicModelSelector
+from train.selection.srl_probe import SRLGain
 
 
 def entry(name, **fields):
@@ -247,3 +248,62 @@ def test_the_selector_names_what_could_not_be_measured():
     assert (sound["model_id"], sound["on_pareto_front"]) == ("sound", True)
     assert broken["reason"] == "not measured: its weights cannot be read"
     assert (broken["score"], broken["on_pareto_front"]) == (None, False)
+
+
+def unsolved(name, first, last):
+    """Nothing is solved; the work per problem is the length of the name."""
+    num = last - first
+    return Measurement(num, 2, 0.0, 0.0, 7.0, float(len(name)), 1.0, (0,) * num, (0.1,) * num)
+
+
+def gain(after):
+    return SRLGain(4, 8, 0.1, after, 50.0, 3.0)
+
+
+def test_where_nothing_is_solved_a_short_srl_run_decides():
+    entries = [entry(name) for name in ("a", "bb", "ccc")]
+    asked = []
+
+    def srl_probe(name):
+        asked.append(name)
+        return gain({"a": 0.2, "bb": 0.6}[name])
+
+    choice = DynamicModelSelector(entries, Limits()).choose(
+        unsolved, num_problems=24, k=2, srl_probe=srl_probe
+    )
+    # 3 problems of three models; 3 more of the two with less work; more would pass a third of 72.
+    assert asked == ["a", "bb"]
+    shown = [one.as_json() for one in choice.candidates]
+    assert [one["model_id"] for one in shown] == ["bb", "a", "ccc"]
+    assert shown[0]["measured"]["srl_probe"]["after"] == 0.6
+    assert shown[2]["measured"]["srl_probe"] is None
+    # Better and dearer, worse and cheaper: neither beats the other.
+    assert [one["on_pareto_front"] for one in shown] == [True, True, False]
+    assert choice.cost_json()["srl_probe_flops"] == 100.0
+    assert choice.cost_json()["seconds"] == 5.0 + 2 * 3.0
+
+
+def test_a_failed_srl_probe_comes_after_those_that_worked():
+    def srl_probe(name):
+        if name == "a":
+            raise ProbeError("out of memory")
+        return gain(-1.0)
+
+    choice = DynamicModelSelector([entry("a"), entry("bb")], Limits()).choose(
+        unsolved, num_problems=24, k=2, srl_probe=srl_probe
+    )
+    first, second = (one.as_json() for one in choice.candidates)
+    assert (first["model_id"], second["model_id"]) == ("bb", "a")
+    assert second["reason"] == "its SRL probe failed: out of memory"
+
+
+def test_one_solved_problem_is_enough_to_need_no_srl_run():
+    def one_solved(name, first, last):
+        solved = tuple(int(i == 0) for i in range(first, last))
+        share = sum(solved) / len(solved)
+        return Measurement(len(solved), 2, share, share / 2, 7.0, 1.0, 1.0, solved)
+
+    choice = DynamicModelSelector([entry("a"), entry("b")], Limits()).choose(
+        one_solved, num_problems=8, k=2, srl_probe=lambda name: pytest.fail("trained")
+    )
+    assert choice.candidates[0].gain is None

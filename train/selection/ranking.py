@@ -1,9 +1,12 @@
 """What was measured of a candidate, and how it is told. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from train.selection.srl_probe import SRLGain
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Candidate:
     interval: tuple[float, float] | None = None  # 95%, of pass@k
     # Why it is not on the Pareto front, which holds models measured on the same problems alone.
     lost: str | None = None
+    # What a short SRL run did, where no candidate solves anything; None: there was none.
+    gain: "SRLGain | None" = None
 
     def as_json(self) -> dict[str, Any]:
         """For the answer: every number stands under how it was come by."""
@@ -55,6 +60,7 @@ class Candidate:
                 "step_reward": seen.step_reward,
                 "num_problems": seen.num_problems,
                 "seconds": round(seen.seconds, 1),
+                "srl_probe": asdict(self.gain) if self.gain else None,
             }
             if seen
             else None,
