@@ -59,7 +59,7 @@ def test_the_checkpoints_documents_solve_their_problems_and_the_problems_differ(
         assert written[-1].split("</think>")[-1] in steps
     texts = [row["messages"][0]["content"] for row in problems(64, 7)]
     assert len(set(texts)) == 64
-    assert {text.count(",") + 1 for text in texts} == {1, 2, 3, 4}
+    assert {text.count(",") + 1 for text in texts} == {2, 4, 5, 6}
 
 
 def test_two_checkpoints_differ_only_in_what_they_drew():

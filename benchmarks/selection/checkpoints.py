@@ -1,8 +1,8 @@
 """The checkpoints that selection is asked to rank: two architectures, trained for so long.
 
 The quickstart's task. `m` models go on from the embedded base, which knows single lines and walks
-carelessly through longer programs; `s` models are smaller and start from random weights. Both learn
-from documents that solve their problems rightly, so that more steps make a better model. Two of
+carelessly through longer programs; `s` models are smaller, the `l` model larger, and both start
+from random weights, too few steps for what they would need. All learn from documents that solve their problems rightly, so that more steps make a better model. Two of
 them differ only in the documents that they drew: their order may be chance.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.learning import task
 
-LINES = (1, 2, 3, 4)  # of a document's problem, and of the problems that models are compared on
+LINES = (1, 2, 3, 4)  # of a document's problem
+PROBLEM_LINES = (2, 4, 5, 6)  # of the problems that models are compared on: some are longer
 DOCUMENTS, LEARNING_RATE = 64, 2e-3
 
 
@@ -43,6 +44,7 @@ CHECKPOINTS = (
     Checkpoint("m-300", 300),
     Checkpoint("s-500", 500, width=64, layers=2),
     Checkpoint("s-1500", 1500, width=64, layers=2),
+    Checkpoint("l-200", 200, width=128, layers=4),
 )
 
 
@@ -86,6 +88,6 @@ def problems(num: int, seed: int) -> list[dict[str, object]]:
     """Rows of different problems, the expert's steps with each. Same seed, same rows."""
     rng, made = random.Random(seed), {}
     while len(made) < num:
-        problem = task.quickstart.sample_problem(rng, rng.choice(LINES))
+        problem = task.quickstart.sample_problem(rng, rng.choice(PROBLEM_LINES))
         made.setdefault(problem, task.quickstart.make_row(problem, expert=True))
     return list(made.values())

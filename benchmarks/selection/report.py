@@ -38,7 +38,7 @@ def _ranking(bank: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     lines = [
         "### Ranking real checkpoints",
         f"{len(bank)} checkpoints of the quickstart's task, made by "
-        f"`benchmarks/selection/checkpoints.py`; {num_problems} problems of 1 to 4 lines, {K} "
+        f"`benchmarks/selection/checkpoints.py`; {num_problems} problems of 2 to 6 lines, {K} "
         "samples of each, stepwise, at temperature 1. The "
         "full evaluation:",
         "",
