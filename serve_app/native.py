@@ -191,6 +191,12 @@ def select_model(
 ) -> dict[str, Any]:
     """Rank models by measured pass@k on a sample of the rows. Raises RequestError."""
     candidates = _candidates(service, caller, body)
+    with service.database.read() as session:
+        measured = {
+            name: found
+            for name in candidates
+            if (found := measured_throughput(session, caller.project_id, name)) is not None
+        }
     with _folder(service) as folder:
         request = {
             "constraints": body.constraints.model_dump(mode="json"),
@@ -202,6 +208,7 @@ def select_model(
             "path": _rows_file(service, caller, body, folder),
             "candidates": candidates,
             "stated": stated_of(service.settings),
+            "throughputs": measured,
         }
         found = _run(run, service, caller, body, SELECT_DEADLINE_S, "select_model", arguments)
     best = found["candidates"][0]

@@ -45,6 +45,10 @@ class Constraints(Request):
     # Of these the service's catalogue file speaks; a model of which it says nothing is left out.
     licences: Annotated[list[str], Field(min_length=1)] | None = None  # SPDX identifiers
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None  # of one generated token
+    # Of the training. Known where a job of some candidate has run here; the cost, where the
+    # catalogue file states the price of a device.
+    max_device_hours: Annotated[float, Field(gt=0)] | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
     num_problems: Annotated[int, Field(ge=1, le=256)] = 64
     k: Annotated[int, Field(ge=1, le=64)] = 8
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,13 +11,20 @@ from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_spec import load_model_at_hand
 from train.auto.facts import ModelFacts
-from train.selection.catalogue import Entry, Limits, NoCandidateError
+from train.data import read_rows
+from train.prompts import PromptRenderer
+from train.selection.budget import TrainingTime, devices_of, training_times
+from train.selection.catalogue import Entry, Limits, NoCandidateError, within_limits
+from train.selection.cost import Work
+from train.selection.estimate import Throughput, estimate_parts
 from train.selection.halving import NothingMeasuredError
 from train.selection.probe import probe, probe_problems
 from train.selection.ranking import Candidate, Measurement
 from train.selection.selector import DynamicModelSelector
 from train.selection.srl_probe import srl_probe
 from train.spec import JobSpec, load_spec
+
+BUDGETS = ("max_device_hours", "max_cost")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ def select_model(
     cluster: Mapping[str, float],
     stated: Mapping[str, Mapping[str, Any]] | None = None,
     validation: Path | None = None,
+    throughputs: Mapping[str, Throughput] | None = None,
 ) -> dict[str, Any]:
     """Choose among the candidates (name -> folder) on the rows of `path`; best first.
 
@@ -42,13 +50,15 @@ def select_model(
     for, whose prompt, sampling, protocol and grader are then those of the probe, or "grader" alone.
     `validation`: rows beside those of `path`, where the job has them in a file of their own.
     `stated`: what the service's catalogue says of models, fields of `Entry` by name.
+    `throughputs`: measured on jobs of these models, by name.
 
     Raises PrepareError for rows that are wrong for every model, and when no model is left.
     """
     constraints = request["constraints"]
-    limits = Limits(
-        **{name: constraints[name] for name in Limits.model_fields if constraints.get(name)}
-    )
+    given = {name: constraints[name] for name in Limits.model_fields if constraints.get(name)}
+    # How long a job takes is known only once it is prepared.
+    budget = Limits(**{name: given.pop(name) for name in BUDGETS if name in given})
+    limits = Limits(**given)
     facts, unread = _facts(candidates)
     entries = [
         Entry(
@@ -84,6 +94,21 @@ def select_model(
             lines = "; ".join(f"{one.model_id}: {one.reason}" for one in unread)
             raise PrepareError("no_model_fits", f"no model can be measured: {lines}", None, [])
 
+        times = _times(ready, throughputs or {})
+        try:
+            _, over = within_limits(
+                [entry for entry in selector.entries if entry.name in ready],
+                budget,
+                {name: time.device_hours for name, time in times.items()},
+            )
+        except NoCandidateError as error:
+            every = NoCandidateError((*selector.removed, *error.removed))
+            raise PrepareError("no_model_within_limits", str(every), "constraints", []) from None
+        for one in over:
+            del ready[one.name]
+            size = facts[one.name].num_parameters
+            unread.append(Candidate(one.name, size, reason=f"left out: {one.reason}"))
+
         def measure(name: str, first: int, last: int) -> Measurement:
             one = ready[name]
             return probe(one.spec, one.facts, first=first, last=last, k=constraints["k"])
@@ -101,10 +126,35 @@ def select_model(
         except NothingMeasuredError as error:
             others = "".join(f"; {one.model_id}: {one.reason}" for one in unread)
             raise PrepareError("no_model_fits", f"{error}{others}", None, []) from None
+    prices = {entry.name: entry.device_price_per_hour for entry in entries}
+    shown = [
+        replace(one, training=times[one.model_id].as_json(prices[one.model_id]))
+        if one.model_id in times
+        else one
+        for one in (*choice.candidates, *unread)
+    ]
     return {
-        "candidates": [one.as_json() for one in (*choice.candidates, *unread)],
+        "candidates": [one.as_json() for one in shown],
         "selection_cost": choice.cost_json(),
     }
+
+
+def _times(
+    ready: Mapping[str, _Ready], throughputs: Mapping[str, Throughput]
+) -> dict[str, TrainingTime]:
+    """What each candidate's own job would take, where its rows show how long solutions are."""
+    works: dict[str, Work] = {}
+    for name, one in ready.items():
+        model = load_model_at_hand(one.spec.model)
+        rows = {"training": read_rows(one.spec.data.train)}
+        rows["validation"] = read_rows(one.spec.data.valid)
+        render = PromptRenderer(model.tokenizer, one.spec.prompt).render
+        parts = estimate_parts(one.spec, rows, model.facts, render, model.count_tokens)
+        expected = [part.expected for part in parts if part.expected is not None]
+        if len(expected) == len(parts):
+            works[name] = sum(expected, Work())
+    devices = {name: devices_of(one.spec) for name, one in ready.items()}
+    return training_times(works, throughputs, devices)
 
 
 def _facts(candidates: Mapping[str, str]) -> tuple[dict[str, ModelFacts], list[Candidate]]:

@@ -106,3 +106,16 @@ def test_a_page_without_its_marks_is_named(tmp_path):
     page.write_text("nothing")
     with pytest.raises(ValueError, match="holds no measured part"):
         write_report(RESULTS, page)
+
+
+def test_the_page_says_what_its_cells_say():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page[page.index(BEGIN) : page.index(END) + len(END)] == render(RESULTS)
+
+
+def test_the_cost_model_keeps_within_a_quarter_on_what_it_was_not_fitted_on():
+    _, found = timing.predictions(RESULTS)
+    unseen = {(one.phase, one.unseen) for one in found}
+    parts = ("size", "length", "size and length")
+    assert unseen == {(phase, part) for phase in timing.PHASES for part in parts}
+    assert all(0.75 <= one.ratio <= 1.25 for one in found)

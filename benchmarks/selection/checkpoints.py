@@ -1,9 +1,10 @@
-"""The checkpoints that selection is asked to rank: two architectures, trained for so long.
+"""The checkpoints that selection is asked to rank: three architectures, trained for so long.
 
 The quickstart's task. `m` models go on from the embedded base, which knows single lines and walks
 carelessly through longer programs; `s` models are smaller, the `l` model larger, and both start
-from random weights, too few steps for what they would need. All learn from documents that solve their problems rightly, so that more steps make a better model. Two of
-them differ only in the documents that they drew: their order may be chance.
+from random weights, too few steps for what they would need. All learn from documents that solve
+their problems rightly, so that more steps make a better model. Two of them differ only in the
+documents that they drew: their order may be chance.
 """
 
 import argparse

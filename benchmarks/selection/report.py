@@ -32,6 +32,8 @@ def render(results: Path) -> str:
 
 def _ranking(bank: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     """Selector against full evaluation."""
+    if not bank:
+        return ["### Ranking real checkpoints", "Not measured yet."]
     scores = full_scores(bank)
     num_problems = len(next(iter(bank.values()))[0]["solved"])
     best = sorted(scores, key=lambda name: scores[name], reverse=True)

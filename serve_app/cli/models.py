@@ -79,6 +79,12 @@ def select(
     max_memory_gib: Annotated[
         float | None, typer.Option(help="Memory of the devices that train it.")
     ] = None,
+    max_device_hours: Annotated[
+        float | None, typer.Option(help="Of the training, as far as it is known.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Of the training, at the catalogue's prices.")
+    ] = None,
     num_problems: Annotated[int, typer.Option(help="Most problems for one candidate.")] = 32,
     k: Annotated[int, typer.Option(help="Samples of a problem.")] = 8,
     address: Address = None,
@@ -92,6 +98,8 @@ def select(
         "max_parameters": max_parameters,
         "min_context_tokens": min_context_tokens,
         "max_memory_gib": max_memory_gib,
+        "max_device_hours": max_device_hours,
+        "max_cost": max_cost,
         "num_problems": num_problems,
         "k": k,
     }

@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 from conftest import MODEL
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from serve_app.catalogue import KnownModel
+from serve_app.native_select import select_model
 from serve_app.preparation import choose_model, pinned
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from train.experts import digit_programs
+from train.selection.estimate import Throughput
 from train.selection.ranking import Measurement
 from train.spec import parse_spec
 
@@ -124,3 +127,41 @@ def test_models_that_were_not_looked_at_are_named(probed, tmp_path, monkeypatch)
         "model selection: 2 of 3 models were looked at, the service's own first, then the newest "
         "trained here; not looked at: ft:old"
     )
+
+
+def larger(folder):
+    """A model of the same vocabulary, twice as deep, with random weights."""
+    config = AutoConfig.from_pretrained(MODEL)
+    config.num_hidden_layers *= 2
+    config.layer_types = None
+    AutoModelForCausalLM.from_config(type(config)(**config.to_dict())).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_budget_removes_what_would_take_too_long_and_says_what_was_measured(probed, tmp_path):
+    path = rows_file(tmp_path / "t.jsonl")
+    models = {"seen": str(MODEL), "larger": larger(tmp_path / "larger")}
+    measured = {"seen": Throughput(1000.0, 500.0, 40)}
+    stated = {"seen": {"device_price_per_hour": 2.0}}
+
+    def run(**constraints):
+        request = {"constraints": {"num_problems": 8, "k": 2} | constraints, "seed": 1}
+        return select_model(request, path, models, CLUSTER, stated, throughputs=measured)
+
+    found = {one["model_id"]: one for one in run()["candidates"]}
+    seen, other = found["seen"]["training"], found["larger"]["training"]
+    assert seen["basis"] == "measured, from 40 optimizer steps of this model here"
+    assert seen["cost"] == pytest.approx(2.0 * seen["device_hours"], rel=1e-2)
+    assert (other["basis"], other["cost"]) == ("estimated, from 1 other models' jobs here", None)
+    assert 1.5 < other["device_hours"] / seen["device_hours"] < 2.0  # layers double, the rest not
+    between = (seen["device_hours"] + other["device_hours"]) / 2
+    kept, removed = run(max_device_hours=between)["candidates"]
+    assert (kept["model_id"], removed["model_id"]) == ("seen", "larger")
+    assert removed["reason"].startswith("left out: ")
+    assert f"max_device_hours is {between:,}" in removed["reason"]
+    with pytest.raises(
+        PrepareError, match=r"seen: .*max_cost is 1e-06; larger: max_cost is"
+    ) as caught:
+        run(max_cost=1e-6)
+    assert caught.value.code == "no_model_within_limits"

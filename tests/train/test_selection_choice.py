@@ -2,6 +2,7 @@
 
 import pytest
 
+from train.selection.budget import training_times
 from train.selection.catalogue import (
     Entry,
     Limits,
@@ -10,6 +11,8 @@ from train.selection.catalogue import (
     read_catalogue,
     within_limits,
 )
+from train.selection.cost import Work
+from train.selection.estimate import Throughput
 from train.selection.halving import NothingMeasuredError, ProbeError, Seen, halve
 from train.selection.prediction import (
     Point,
@@ -37,16 +40,20 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
         entry("slow", num_parameters=10, licence="MIT", latency_ms=9.0),
         entry("short", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=32),
         entry("dear", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=64),
+        entry("long", num_parameters=10, licence="MIT", latency_ms=1.0, context_tokens=64),
     ]
     limits = Limits(
         max_memory_gib=1,
         licences=("MIT",),
         max_latency_ms=5,
         min_context_tokens=64,
-        budget=3,
+        max_cost=3,
+        max_device_hours=2,
     )
-    costs = dict.fromkeys(("small", "big", "slow", "short"), 1.0) | {"dear": 4.5}
-    left, removed = within_limits(entries, limits, costs)
+    prices = {"small": 1.0, "short": 1.0, "dear": 3.0}
+    entries = [e.model_copy(update={"device_price_per_hour": prices.get(e.name)}) for e in entries]
+    hours = dict.fromkeys(("small", "big", "slow", "short"), 1.0) | {"dear": 1.5, "long": 2.5}
+    left, removed = within_limits(entries, limits, hours)
     assert [one.name for one in left] == ["small"]  # 2^26 * 16 bytes: just fits
     assert {one.name: (one.limit, one.reason) for one in removed} == {
         "big": ("max_memory_gib", "5.0 GiB to train it, max_memory_gib is 1.0"),
@@ -54,7 +61,11 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
         "silent": ("licences", "its licence is not known, allowed are MIT"),
         "slow": ("max_latency_ms", "9.0 ms per token, max_latency_ms is 5.0"),
         "short": ("min_context_tokens", "32 tokens of context, min_context_tokens is 64"),
-        "dear": ("budget", "4.5 to train it, budget is 3.0"),
+        "dear": ("max_cost", "4.5 to train it, max_cost is 3.0"),
+        "long": (
+            "max_device_hours",
+            "2.5 device-hours to train it, max_device_hours is 2.0",
+        ),
     }
 
 
@@ -307,3 +318,36 @@ def test_one_solved_problem_is_enough_to_need_no_srl_run():
         one_solved, num_problems=8, k=2, srl_probe=lambda name: pytest.fail("trained")
     )
     assert choice.candidates[0].gain is None
+
+
+def test_a_cost_that_cannot_be_known_does_not_keep_to_the_limit():
+    for known, hours in (({"device_price_per_hour": 1.0}, {}), ({}, {"a": 1.0})):
+        with pytest.raises(NoCandidateError, match=r"max_cost is 3.0 and its own"):
+            within_limits([entry("a", **known)], Limits(max_cost=3), hours)
+
+
+def test_training_times_are_measured_where_they_can_be_and_estimated_from_those():
+    def work(size: float) -> Work:
+        return Work(0.0, 1000.0, 3000.0, 10.0 * size, 60.0 * size)
+
+    works = {"small": work(1), "other": work(2), "unseen": work(4)}
+    measured = {
+        "small": Throughput(100.0, 60.0, 7),
+        "other": Throughput(50.0, 30.0, 9),
+        "gone": Throughput(1.0, 1.0, 1),
+    }
+    devices = {"small": 1.0, "other": 2.0, "unseen": 2.0}
+    found = training_times(works, measured, devices)
+    # small: 1000 / 100 + 3000 / 60 = 60 s; other 20 + 100 = 120 s; twice the FLOPs, twice the time.
+    assert (found["small"].seconds, found["small"].basis) == (60.0, "measured")
+    assert found["other"].device_hours == pytest.approx(2 * 120 / 3600)
+    assert found["unseen"].seconds == pytest.approx(240.0)
+    shown = found["unseen"].as_json(3.0)
+    assert shown["basis"] == "estimated, from 2 other models' jobs here"
+    assert shown["cost"] == pytest.approx(2 * 240 / 3600 * 3.0)
+    assert found["small"].as_json(None) == {
+        "device_hours": 0.01667,
+        "cost": None,
+        "basis": "measured, from 7 optimizer steps of this model here",
+    }
+    assert training_times(works, {}, devices) == {}

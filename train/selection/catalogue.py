@@ -48,7 +48,8 @@ class Limits(BaseModel):
     licences: tuple[str, ...] | None = None
     max_latency_ms: float | None = Field(default=None, gt=0)
     min_context_tokens: int | None = Field(default=None, ge=1)
-    budget: float | None = Field(default=None, ge=0)  # of the training, in the price's currency
+    max_device_hours: float | None = Field(default=None, gt=0)  # of the training
+    max_cost: float | None = Field(default=None, gt=0)  # of the training, in the price's currency
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ def merge(catalogue: Sequence[Entry], trained: Sequence[Entry]) -> list[Entry]:
 
 
 def within_limits(
-    entries: Sequence[Entry], limits: Limits, training_costs: Mapping[str, float] | None = None
+    entries: Sequence[Entry], limits: Limits, device_hours: Mapping[str, float] | None = None
 ) -> tuple[list[Entry], list[Removed]]:
-    """(candidates left, those removed). `training_costs`: predicted, by name, for `budget`.
+    """(candidates left, those removed). `device_hours`: of the training, by name, where known.
 
     Raises NoCandidateError when none is left.
     """
     left, removed = [], []
     for entry in entries:
-        found = _broken(entry, limits, (training_costs or {}).get(entry.name))
+        found = _broken(entry, limits, (device_hours or {}).get(entry.name))
         if found is None:
             left.append(entry)
         else:
@@ -104,7 +105,7 @@ def within_limits(
     return left, removed
 
 
-def _broken(entry: Entry, limits: Limits, cost: float | None) -> tuple[str, str] | None:
+def _broken(entry: Entry, limits: Limits, hours: float | None) -> tuple[str, str] | None:
     """The first limit that the candidate breaks, and how."""
     allowed = limits.licences
     if allowed is not None and entry.licence not in allowed:
@@ -112,11 +113,14 @@ def _broken(entry: Entry, limits: Limits, cost: float | None) -> tuple[str, str]
         return "licences", f"its licence {held}, allowed are {', '.join(allowed) or 'none'}"
     stored = entry.training_bytes()
     memory_gib = None if stored is None else stored / GIB  # not rounded: it is compared
+    price = entry.device_price_per_hour
+    cost = None if hours is None or price is None else hours * price
     at_most = (
         ("max_parameters", "parameters", entry.num_parameters, limits.max_parameters),
         ("max_memory_gib", "GiB to train it", memory_gib, limits.max_memory_gib),
         ("max_latency_ms", "ms per token", entry.latency_ms, limits.max_latency_ms),
-        ("budget", "to train it", cost, limits.budget),
+        ("max_device_hours", "device-hours to train it", hours, limits.max_device_hours),
+        ("max_cost", "to train it", cost, limits.max_cost),
     )
     for limit, unit, value, most in at_most:
         if most is None:

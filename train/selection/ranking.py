@@ -44,6 +44,7 @@ class Candidate:
     lost: str | None = None
     # What a short SRL run did, where no candidate solves anything; None: there was none.
     gain: "SRLGain | None" = None
+    training: dict[str, Any] | None = None  # device-hours and cost of its job; None: not known
 
     def as_json(self) -> dict[str, Any]:
         """For the answer: every number stands under how it was come by."""
@@ -64,6 +65,7 @@ class Candidate:
             }
             if seen
             else None,
+            "training": self.training,
             "counted": {
                 "num_parameters": self.num_parameters,
                 "tokens_per_problem": round(seen.tokens_per_problem, 1) if seen else None,
