@@ -9,7 +9,7 @@ from conftest import ROOT
 from benchmarks.selection import bank, timing
 from benchmarks.selection.against import full_scores, kendall_tau, select
 from benchmarks.selection.checkpoints import CHECKPOINTS, problems, sample_document
-from benchmarks.selection.report import write_report
+from benchmarks.selection.report import BEGIN, END, render, write_report
 from train.experts import digit_programs
 
 RESULTS = ROOT / "benchmarks" / "selection" / "results"
