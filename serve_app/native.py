@@ -150,6 +150,10 @@ def generate_examples(
     deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
     with _folder(service) as folder:
         path = _rows_file(service, caller, body, folder)
+        documents = [
+            _fetched(service, caller, file_id, folder, f"documents[{k}]")
+            for k, file_id in enumerate(body.documents)
+        ]
         arguments = {
             "path": path,
             "num_examples": body.num_examples,
@@ -158,7 +162,9 @@ def generate_examples(
             "teacher": body.teacher and body.teacher.model_dump(mode="json"),
         }
         if body.teacher:
-            arguments["journal"] = _journal(service, caller, arguments)
+            asked = arguments | {"documents": body.documents}
+            arguments["journal"] = _journal(service, caller, asked)
+            arguments["documents"] = documents
             arguments["deadline_s"] = ANSWER_WITHIN_S * deadline_s
         made = _run(run, service, caller, body, deadline_s, "generate_examples", arguments)
     stored = service.files.save(

@@ -10,6 +10,7 @@ from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS, TeacherRequest
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16
+MAX_DOCUMENTS = 16
 _Seed = Annotated[int, Field(ge=0, le=2147483647)]
 
 
@@ -33,6 +34,14 @@ class GenerateExamples(RowsOrFile):
 
     num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = NUM_EXAMPLES
     teacher: TeacherRequest | None = None  # none: the programmatic solver
+    # Ids of text files: the teacher is shown passages of them that share words with the problem.
+    documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
+
+    @model_validator(mode="after")
+    def _documents_have_a_reader(self) -> "GenerateExamples":
+        if self.documents and self.teacher is None:
+            raise ParamError("documents", "are for a teacher to read; give `teacher` too")
+        return self
 
 
 class Constraints(Request):

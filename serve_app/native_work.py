@@ -4,7 +4,7 @@ It loads tokenizers, starts engines and runs graders, none of which an API repli
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def generate_examples(
     teacher: Mapping[str, Any] | None = None,
     journal: Path | None = None,
     deadline_s: float | None = None,
+    documents: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
 
@@ -84,7 +85,9 @@ def generate_examples(
     data = read_rows_of({"training": path})
     rows = data.rows["training"]
     if teacher is not None:
-        return _by_teacher(data, num_examples, grader, seed, teacher, journal, deadline_s)
+        return _by_teacher(
+            data, num_examples, grader, seed, teacher, journal, deadline_s, _texts(documents)
+        )
     try:
         solve_rows(rows, 1)
     except UnknownFamilyError as error:
@@ -106,6 +109,22 @@ def generate_examples(
     }
 
 
+def _texts(documents: Sequence[Path]) -> list[str]:
+    """The documents' texts. Raises PrepareError, naming the first that is none."""
+    texts = []
+    for k, path in enumerate(documents):
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise PrepareError(
+                "invalid_document",
+                f"documents[{k}] is not UTF-8 text: {error}; upload it as plain text",
+                "documents",
+                [],
+            ) from None
+    return texts
+
+
 def _by_teacher(
     data: JobRows,
     num_examples: int,
@@ -114,6 +133,7 @@ def _by_teacher(
     teacher: Mapping[str, Any],
     journal: Path | None,
     deadline_s: float | None,
+    documents: Sequence[str],
 ) -> dict[str, Any]:
     rows = data.rows["training"]
     judge = parse_grader(dict(grader)) if grader else find_grader(data)
@@ -127,6 +147,7 @@ def _by_teacher(
             seed=seed,
             journal=journal,
             deadline_s=deadline_s,
+            documents=documents,
         )
     except NothingToAskError as error:
         raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None

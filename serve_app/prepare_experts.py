@@ -174,6 +174,7 @@ def _ask_teacher(
             protocol=protocol,
             seed=seed,
             journal=journal,
+            held_out=[*data.rows.get("validation", ()), *data.rows.get("heldout", ())],
         )
     except NothingToAskError as error:
         raise PrepareError("invalid_training_file", f"{error}.", "teacher", []) from None

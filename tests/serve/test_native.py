@@ -308,3 +308,38 @@ def test_a_licence_that_the_catalogue_does_not_grant_leaves_a_model_out(whole, c
         )
         assert error.code == "no_model_within_limits"
         assert said in error.message
+
+
+def test_a_teacher_is_shown_the_passages_of_the_users_documents_that_matter(whole, tenant, caller):
+    rule = "1sr means: swap the first two digits, then reverse."
+    text = f"{rule}\n\n" + "Nothing of this is of use. " * 80
+    rows = [*problems(1), {"messages": [{"role": "user", "content": "0000:1sr,2li "}]}]
+    for row in rows:
+        row["reference_answer"] = digit_programs.solve("0000:1sr,2li")[2]
+
+    def honest(request) -> Answer:
+        steps, _, answer = digit_programs.solve(request.json["messages"][1]["content"].strip())
+        return completion(f"1. {steps[0]}\n2. {steps[1]}\nAnswer: {answer}")
+
+    with serve(honest) as server:
+        teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"}
+        raw = {"rows": rows, "teacher": teacher, "grader": {"type": "answer"}}
+        raw["documents"] = [tenant.upload(text.encode()), tenant.upload(b"Cats sleep all day.")]
+        body = parse_request(GenerateExamples, raw)
+        answer = native.generate_examples(whole, caller, body, run=here)
+        shown = server.requests[0].json["messages"][0]["content"]
+        assert rule in shown and "Cats" not in shown
+        assert answer["examples_generated"] == len(server.requests) == 1
+        assert answer["teacher"]["left_out"] == {"duplicate (exact)": 1}
+        told = answer["examples"][0]["provenance"]
+        assert (told["verdict"], told["allocation"]) == ("accepted", "uniform")
+
+        body = parse_request(GenerateExamples, raw | {"documents": [tenant.upload(b"\xff\xfe")]})
+        with pytest.raises(RequestError, match=r"documents\[0\] is not UTF-8") as refused:
+            native.generate_examples(whole, caller, body, run=here)
+        assert refused.value.param == "documents"
+        body = parse_request(GenerateExamples, raw | {"documents": ["file-none"]})
+        with pytest.raises(RequestError, match="there is no file"):
+            native.generate_examples(whole, caller, body, run=here)
+    with pytest.raises(RequestError, match="give `teacher` too"):
+        parse_request(GenerateExamples, {"rows": rows, "documents": ["file-1"]})

@@ -1,6 +1,7 @@
 """Expert steps for rows that have none, written by a teacher and verified, in one call.
 
-Rows that carry steps already are shown to the teacher as solved examples, where they help.
+Rows that carry steps already are shown to the teacher as solved examples, and so are passages of
+the user's documents, where they share words with the problem.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from pydantic import BaseModel
 from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
 from train.experts.collected import Collected
+from train.experts.generator import DynamicExampleGenerator
 from train.experts.orchestrator import CollaborationOrchestrator
-from train.experts.retriever import Retriever, solved_examples
+from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec
 from train.experts.verification import verifiable, verifier_of
 
@@ -32,10 +34,13 @@ def solve_by_teacher(
     seed: int = 0,
     journal: Path | None = None,
     deadline_s: float | None = None,
+    documents: Sequence[str] = (),
+    held_out: Sequence[Row] = (),
 ) -> Collected:
     """Have at most `count` rows solved; None: all. Raises NothingToAskError, JournalError.
 
-    See `CollaborationOrchestrator.collect` for `journal` and `deadline_s`.
+    See `DynamicExampleGenerator.generate` for `journal`, `deadline_s` and `held_out`; `documents`
+    are whole texts.
     """
     bare = [row for row in rows if not row.expert_steps]
     askable = verifiable(bare, grader)
@@ -46,10 +51,11 @@ def solve_by_teacher(
             if bare
             else "every row has expert_steps already; leave the teacher out"
         )
+    passages = [passage for text in documents for passage in split_document(text)]
     orchestrator = CollaborationOrchestrator(
         EndpointTeacher(spec),
         verifier_of(grader, protocol),
-        Retriever(solved_examples(rows)),
+        Retriever([*solved_examples(rows), *passages]),
         max_rounds=spec.max_rounds,
         concurrency=spec.concurrency,
         seed=seed,
@@ -57,10 +63,20 @@ def solve_by_teacher(
             "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits"}),
             "grader": as_json(grader),
             "protocol": protocol,
+            "documents": passages,
             "verified_by": "reference answer" if grader is None else f"grader {kind_of(grader)}",
         },
     )
-    return orchestrator.collect(askable, count, journal, deadline_s=deadline_s)
+    generator = DynamicExampleGenerator(orchestrator, seed=seed)
+    solved = [row for row in rows if row.expert_steps]
+    made = generator.generate(
+        [*solved, *askable],
+        len(askable) if count is None else count,
+        held_out=held_out,
+        journal=journal,
+        deadline_s=deadline_s,
+    )
+    return made.collected
 
 
 def as_json(grader: Verifier | None) -> Any:

@@ -35,6 +35,7 @@ class Collected:
 
     asked: list[Asked] = field(default_factory=list)
     stopped: str | None = None  # why the rest was not asked
+    left_out: dict[str, int] = field(default_factory=dict)  # rows that were not to be asked, by why
 
     def count(self, outcome: Outcome) -> int:
         """Problems that ended so."""
@@ -62,6 +63,7 @@ class Collected:
             "reasons": dict(failed.most_common(MAX_SHOWN)),
             "first_failures": said,
             "stopped": self.stopped,
+            "left_out": self.left_out,
         }
 
     def describe(self) -> str:
@@ -78,6 +80,9 @@ class Collected:
             for reason, n in told["reasons"].items()
         )
         text += f" ({shown})" if shown else ""
+        if self.left_out:
+            left = "; ".join(f"{n}x {reason}" for reason, n in self.left_out.items())
+            text += f"; rows left out before: {left}"
         return f"{text}; {self.stopped}" if self.stopped else text
 
 

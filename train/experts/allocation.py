@@ -1,0 +1,49 @@
+"""How many examples to ask for per skill. Pure."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from train.experts.weakness import Standing
+
+Mode = Literal["uniform", "weakness"]
+
+
+def weights(
+    skills: Mapping[str, int], known: Mapping[str, Standing], mode: Mode
+) -> dict[str, float]:
+    """A share for each of `skills`.
+
+    `uniform`: all alike. `weakness`: the share of failures, at the middle of the pass rate's Wilson
+    interval, so that few rows are not taken at their word; a skill without rows lies in the middle
+    of [0, 1].
+    """
+    if mode == "uniform":
+        return dict.fromkeys(skills, 1.0)
+    return {skill: 1 - sum(known[skill].ci95) / 2 if skill in known else 0.5 for skill in skills}
+
+
+def allocate(
+    count: int, available: Mapping[str, int], shares: Mapping[str, float]
+) -> dict[str, int]:
+    """Split `count` in proportion to `shares`, no skill above what is `available` of it.
+
+    Whole numbers by largest remainders (Hamilton's method), equal ones in the order of the names;
+    what a skill cannot take goes to the others. The sum is min(count, all that is available).
+    """
+    given = dict.fromkeys(available, 0)
+    left = min(count, sum(available.values()))
+    while left:
+        open_ = [skill for skill in sorted(given) if given[skill] < available[skill]]
+        total = sum(shares[skill] for skill in open_)
+        exact = {
+            skill: left * (shares[skill] / total if total else 1 / len(open_)) for skill in open_
+        }
+        whole = {skill: int(exact[skill]) for skill in open_}
+        rest = left - sum(whole.values())
+        for skill in sorted(open_, key=lambda s: whole[s] - exact[s])[:rest]:
+            whole[skill] += 1
+        for skill, number in whole.items():
+            taken = min(number, available[skill] - given[skill])
+            given[skill] += taken
+            left -= taken
+    return given
