@@ -50,6 +50,10 @@ def test_a_thought_answer_does_not_count():
     assert score(verifier, "=1111<think>=7390") == (0.0, False)
 
 
+def test_a_reader_sees_the_answer_that_is_judged():
+    assert AnswerVerifier().read_last_turn("<think>1</think>so\n 7390 ") == "7390"
+
+
 def test_only_the_last_turn_is_read():
     verifier = AnswerVerifier(pattern=r"=(\d{4})")
     assert score(verifier, "1sr=7390", "2li=0000") == (0.0, False)

@@ -52,7 +52,7 @@ def test_meteor_counts_synonyms_and_needs_wordnet(tmp_path, monkeypatch):
     import nltk.data
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    assert not has_wordnet()
+    assert has_wordnet() is False
     write_tiny_wordnet(tmp_path)
     assert has_wordnet()
     # All 4 words match in one chunk: 1 - 0.5 (1/4)^3.
@@ -71,4 +71,4 @@ def test_wordnet_may_be_packed_as_it_is_downloaded_and_nltk_may_be_missing(tmp_p
     (tmp_path / "corpora" / "wordnet.zip").write_bytes(b"PK\x05\x06" + bytes(18))  # an empty zip
     assert has_wordnet()
     monkeypatch.setitem(sys.modules, "nltk.data", None)  # as if it were not installed
-    assert not has_wordnet()
+    assert has_wordnet() is False
