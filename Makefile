@@ -10,7 +10,7 @@ JOB_SEED := $(or $(SEED),1)
 # Models come from folders in the demo and the tests; nothing asks a hub.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: setup demo test test-all check bench bench-learning bench-selection mutation clean
+.PHONY: setup demo test test-all check bench bench-learning bench-generation bench-selection mutation clean
 
 setup: $(STAMP) $(CLIENTS)
 
@@ -54,6 +54,11 @@ bench-learning: setup
 	$(BIN)/python -m benchmarks.learning --regimes few_experts & \
 		$(BIN)/python -m benchmarks.learning --regimes many_experts; wait
 	$(BIN)/python -m benchmarks.learning --report docs/learning.md
+
+# Resumable, a cell at a time.
+bench-generation: setup
+	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.generation --report docs/generation.md
 
 # An hour on two cores; resumable, a cell at a time.
 bench-selection: setup

@@ -3,7 +3,7 @@
     rows -> without duplicates, held-out rows and what lies outside the learnable band
          -> shares per skill -> the orchestrator asks the teacher -> accepted rows with provenance
 
-Shares are uniform over skills unless `weakness` is asked for.
+Shares are uniform over skills unless `weakness` is asked for; `benchmarks/generation` compares.
 """
 
 import random
