@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from serve_app.catalogue import HubUnreachableError, candidates, find_model, hub_has
+from serve_app.catalogue import HubUnreachableError, KnownModel, candidates, find_model, hub_has
 from serve_app.context import Service
 from serve_app.errors import bad_request, conflict, too_many, unavailable
 from serve_app.ids import new_id
 from serve_app.keys import Caller
 from serve_app.request_types import AUTO
-from serve_app.schemas import CreateJob
+from serve_app.schemas import CreateJob, EngineTeacherRequest, TeacherRequest
 from serve_app.store import jobs
 from serve_app.store.files import get_file
 from serve_app.store.idempotency import OtherBodyError, claim, fulfil, is_recent
@@ -56,6 +56,7 @@ def create_job(
     if attempted.key is not None and not 0 < len(attempted.key) <= MAX_KEY_CHARS:
         raise bad_request(f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters")
     check_hub(service, caller, body.model)
+    check_teacher(service, caller, body.teacher)
     stored = body.stored()
     with service.database.write() as session:
         # One create of a project at a time: the count below is then exact.
@@ -84,7 +85,25 @@ def create_job(
     return job, False
 
 
-def check_hub(service: Service, caller: Caller, model: str) -> None:
+def check_teacher(
+    service: Service, caller: Caller, teacher: TeacherRequest | None
+) -> KnownModel | None:
+    """The model of a teacher on the cluster's own engines; None: no such teacher.
+
+    Raises ApiError when there is no such model.
+    """
+    if not isinstance(teacher, EngineTeacherRequest):
+        return None
+    param = "teacher.model"
+    with service.database.read() as session:
+        found = find_model(service.settings, session, caller.project_id, teacher.model)
+    if found is None:
+        raise _unknown_model(teacher.model, param)
+    check_hub(service, caller, teacher.model, param)
+    return found
+
+
+def check_hub(service: Service, caller: Caller, model: str, param: str = "model") -> None:
     """Raises ApiError when `model` is the name of a hub model that cannot be had."""
     with service.database.read() as session:
         found = find_model(service.settings, session, caller.project_id, model)
@@ -94,19 +113,19 @@ def check_hub(service: Service, caller: Caller, model: str) -> None:
         there = hub_has(model, service.secrets.get(caller.project_id, "HF_TOKEN"))
     except HubUnreachableError as error:
         raise unavailable(
-            f"model: {model!r} is no model of this service, and {error}",
+            f"{param}: {model!r} is no model of this service, and {error}",
             HUB_RETRY_AFTER_S,
             code="hub_unreachable",
         ) from None
     if not there:
-        raise _unknown_model(model)
+        raise _unknown_model(model, param)
 
 
-def _unknown_model(model: str) -> Exception:
+def _unknown_model(model: str, param: str = "model") -> Exception:
     return bad_request(
         f"The model {model!r} does not exist or you do not have access to it; GET /v1/models lists "
         "those that do",
-        param="model",
+        param=param,
         code="model_not_found",
     )
 

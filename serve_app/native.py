@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serve_app.catalogue import candidates, find_model
+from serve_app.catalogue import KnownModel, candidates, find_model
 from serve_app.context import Service
-from serve_app.create import FILE_FIELDS, Attempted, check_hub, create_job
+from serve_app.create import FILE_FIELDS, Attempted, check_hub, check_teacher, create_job
 from serve_app.ids import new_id
 from serve_app.keys import Caller
 from serve_app.native_schemas import MAX_CANDIDATES, GenerateExamples, RowsOrFile, SelectModel
+from serve_app.preparation import TEACHER_FOLDER, pinned
 from serve_app.prepare_error import PrepareError
 from serve_app.preview import PREVIEW
 from serve_app.request_types import RequestError
@@ -142,12 +143,13 @@ def estimate(
 def generate_examples(
     service: Service, caller: Caller, body: GenerateExamples, run: Runner = on_ray
 ) -> dict[str, Any]:
-    """Write verified expert solutions into a new file. Raises RequestError.
+    """Write verified expert solutions into a new file. Raises RequestError, ApiError.
 
     What a teacher wrote is kept for a day: the same call again, after a time-out or a kill, pays
     only for the rest, and while the first one still runs it waits for it.
     """
     deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
+    model = check_teacher(service, caller, body.teacher)
     with _folder(service) as folder:
         path = _rows_file(service, caller, body, folder)
         documents = [
@@ -166,6 +168,8 @@ def generate_examples(
             arguments["journal"] = _journal(service, caller, asked)
             arguments["documents"] = documents
             arguments["deadline_s"] = ANSWER_WITHIN_S * deadline_s
+        if model is not None:
+            arguments["teacher_path"] = _pinned(model, folder)
         made = _run(run, service, caller, body, deadline_s, "generate_examples", arguments)
     stored = service.files.save(
         caller.project_id, EXAMPLES_NAME, PURPOSE, iter([_lines(made["rows"])])
@@ -281,6 +285,14 @@ def _run(
         source = "rows" if body.rows is not None else "file"
         param = {"training_file": source, "method": "grader"}.get(error.param or "", error.param)
         raise RequestError(error.message, param, error.code) from None
+
+
+def _pinned(model: KnownModel, folder: Path) -> str:
+    """Where a teacher's model lies while it is at work. Raises RequestError when it is gone."""
+    try:
+        return pinned(model, folder / TEACHER_FOLDER)
+    except PrepareError as error:
+        raise RequestError(error.message, "teacher.model", error.code) from None
 
 
 def _grader(body: RowsOrFile) -> dict[str, Any] | None:

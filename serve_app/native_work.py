@@ -16,9 +16,9 @@ from serve_app.prepare_experts import find_grader
 from serve_app.prepare_rows import JobRows, as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from train.data import read_rows
-from train.experts.by_teacher import NothingToAskError, solve_by_teacher
+from train.experts.by_teacher import NothingToAskError, parse_teacher, solve_by_teacher
+from train.experts.engine_teacher import TeacherStartError
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
-from train.experts.teachers import EndpointTeacherSpec
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
 from train.spec import JobSpec, load_spec
@@ -74,11 +74,13 @@ def generate_examples(
     journal: Path | None = None,
     deadline_s: float | None = None,
     documents: Sequence[Path] = (),
+    teacher_path: str | None = None,
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
 
     `journal` keeps what a teacher wrote: the same call again asks for the rest only. After
     `deadline_s` a teacher is asked for nothing more, and what is there is returned.
+    `teacher_path` is where the model of a teacher on the cluster's own engines lies.
 
     Raises PrepareError when no row can be solved or no solution was verified.
     """
@@ -86,7 +88,15 @@ def generate_examples(
     rows = data.rows["training"]
     if teacher is not None:
         return _by_teacher(
-            data, num_examples, grader, seed, teacher, journal, deadline_s, _texts(documents)
+            data,
+            num_examples,
+            grader,
+            seed,
+            teacher,
+            journal,
+            deadline_s,
+            _texts(documents),
+            teacher_path,
         )
     try:
         solve_rows(rows, 1)
@@ -134,10 +144,11 @@ def _by_teacher(
     journal: Path | None,
     deadline_s: float | None,
     documents: Sequence[str],
+    teacher_path: str | None,
 ) -> dict[str, Any]:
     rows = data.rows["training"]
     judge = parse_grader(dict(grader)) if grader else find_grader(data)
-    spec = EndpointTeacherSpec.model_validate(teacher)
+    spec = parse_teacher(teacher)
     try:
         found = solve_by_teacher(
             rows,
@@ -148,9 +159,12 @@ def _by_teacher(
             journal=journal,
             deadline_s=deadline_s,
             documents=documents,
+            model_path=teacher_path,
         )
     except NothingToAskError as error:
         raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
+    except TeacherStartError as error:
+        raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
     if not found.solutions:
         code = "teacher_failed" if found.stopped else "no_verified_solution"
         raise PrepareError(code, f"{found.describe()}.", "teacher", [])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RESULT_FILE, LOCK_FILE, SPEC_FILE = "prepared.json", ".preparing", "spec.json"
 CHOICE_FILE = "selected.json"  # the model that was measured best, before the rest is prepared
 BASE_FOLDER = "base"  # of a job that starts from another one's checkpoint
+TEACHER_FOLDER = "teacher"  # of a job that another one's checkpoint teaches
 FILE_FIELDS = {
     "training": "training_file",
     "validation": "validation_file",
@@ -90,7 +91,8 @@ def _prepare(
         with database.read() as session:
             model = _model_of(settings, session, job, name)
         model_path = pinned(model, folder / BASE_FOLDER)
-        done = prepare(request | {"model": name}, folder, files, model_path, cluster)
+        teacher = _teacher_path(settings, database, job, folder / TEACHER_FOLDER)
+        done = prepare(request | {"model": name}, folder, files, model_path, cluster, teacher)
     except PrepareError as error:
         told = {"code": error.code, "message": error.message, "param": error.param}
         return Preparation(error=told, bad_lines=error.lines)
@@ -185,6 +187,21 @@ def _model_of(settings: Settings, session: Any, job: Job, name: str) -> "KnownMo
     if model is None:
         raise _model_gone(name)
     return model
+
+
+def _teacher_path(settings: Settings, database: Database, job: Job, folder: Path) -> str | None:
+    """Where the model lies that teaches on the cluster's own engines; None: no such teacher."""
+    from serve_app.prepare_error import PrepareError
+
+    teacher = job.request.get("teacher") or {}
+    if teacher.get("type") != "engine":
+        return None
+    with database.read() as session:
+        try:
+            model = _model_of(settings, session, job, teacher["model"])
+            return pinned(model, folder)
+        except PrepareError as error:
+            raise PrepareError(error.code, error.message, "teacher.model", []) from None
 
 
 def pinned(model: "KnownModel", folder: Path) -> str:

@@ -55,11 +55,13 @@ def prepare(
     files: Mapping[str, Path],
     model_path: str,
     cluster: Mapping[str, float],
+    teacher_path: str | None = None,
 ) -> Prepared:
     """Prepare a job in `folder`.
 
     `request` is the stored body of the create call; `files` are local copies: "training",
-    "validation"?, "heldout"?; `cluster` is what Ray says it has in all. Raises PrepareError.
+    "validation"?, "heldout"?; `cluster` is what Ray says it has in all; `teacher_path` is where the
+    model of a teacher on the cluster's own engines lies. Raises PrepareError.
     """
     try:
         job: CreateJob = parse_request(
@@ -68,7 +70,7 @@ def prepare(
     except RequestError as error:
         raise PrepareError(error.code or "invalid_value", error.message, error.param, []) from None
     try:
-        return _prepare(job, folder, files, load_model_at_hand(model_path), cluster)
+        return _prepare(job, folder, files, load_model_at_hand(model_path), cluster, teacher_path)
     except PrepareError as error:
         # The client knows the model by its name; where it lies on this machine is nobody's concern.
         message = error.message.replace(repr(model_path), job.model).replace(model_path, job.model)
@@ -81,6 +83,7 @@ def _prepare(
     files: Mapping[str, Path],
     model: ModelAtHand,
     cluster: Mapping[str, float],
+    teacher_path: str | None,
 ) -> Prepared:
     seed = job.seed or 0
     data = read_job_rows(files, "problems")
@@ -93,7 +96,9 @@ def _prepare(
         lambda row: row.reference_answer is not None or not needs_answer,
     )
     protocol = asked_protocol(job) or "stepwise"
-    has_steps = add_expert_steps(job, data, grader, protocol, seed, folder / TEACHER_FILE)
+    has_steps = add_expert_steps(
+        job, data, grader, protocol, seed, folder / TEACHER_FILE, teacher_path
+    )
     raw, notes = assemble(job, data, grader, model, cluster, has_steps=has_steps)
     spec = _write_and_check(raw, folder, data, cluster)
     planned = steps_planned(spec, data.rows["training"])

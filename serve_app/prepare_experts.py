@@ -16,6 +16,7 @@ from serve_app.request_types import AUTO
 from serve_app.schemas import CreateJob, TeacherRequest
 from train.data import Row
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
+from train.experts.engine_teacher import TeacherStartError
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.grader_inference import NoGraderError, infer_grader
 
@@ -110,16 +111,23 @@ def _fill_answers(data: JobRows) -> None:
 
 
 def add_expert_steps(
-    job: CreateJob, data: JobRows, grader: Any, protocol: Any, seed: int, journal: Path
+    job: CreateJob,
+    data: JobRows,
+    grader: Any,
+    protocol: Any,
+    seed: int,
+    journal: Path,
+    teacher_path: str | None = None,
 ) -> bool:
     """Solve training rows, by the teacher, or where none has steps; True when rows have steps then.
 
-    `journal` keeps what a teacher wrote over a kill. Raises PrepareError when a stage that needs
+    `journal` keeps what a teacher wrote over a kill; `teacher_path` is where the model of a teacher
+    on the cluster's own engines lies. Raises PrepareError when a stage that needs
     steps was asked for and nobody can write them.
     """
     plan, rows = ExpertPlan.of(job), data.rows["training"]
     if job.teacher is not None:
-        return _ask_teacher(job.teacher, plan, data, grader, protocol, seed, journal)
+        return _ask_teacher(job.teacher, plan, data, grader, protocol, seed, journal, teacher_path)
     if any(row.expert_steps for row in rows):
         return True
     if not plan.wanted or not plan.num_examples:
@@ -162,6 +170,7 @@ def _ask_teacher(
     protocol: Any,
     seed: int,
     journal: Path,
+    teacher_path: str | None,
 ) -> bool:
     """Have the teacher write steps for rows that have none."""
     rows = data.rows["training"]
@@ -175,9 +184,12 @@ def _ask_teacher(
             seed=seed,
             journal=journal,
             held_out=[*data.rows.get("validation", ()), *data.rows.get("heldout", ())],
+            model_path=teacher_path,
         )
     except NothingToAskError as error:
         raise PrepareError("invalid_training_file", f"{error}.", "teacher", []) from None
+    except TeacherStartError as error:
+        raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
     data.notes.append(f"expert steps: {found.describe()}")
     solutions = found.solutions
     data.rows["training"] = [

@@ -6,7 +6,7 @@ that it is refused by name with what to do instead, and never accepted and ignor
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -104,14 +104,20 @@ def _describe(item: Any, model: type[BaseModel] | None) -> tuple[str, str]:
 
 
 def _suggest(loc: Sequence[Any], model: type[BaseModel] | None) -> str:
-    """Name the nearest known field of the object that `loc` ends in."""
+    """Name the nearest known field of the object that `loc` ends in, of any kind it may be."""
+    models = [model] if model else []
     for part in loc[:-1]:
-        field = model.model_fields.get(str(part)) if model else None
-        choices = (field.annotation, *getattr(field.annotation, "__args__", ())) if field else ()
-        nested = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
-        model = nested[0] if nested else None
-    if model is None:
+        fields = [field for m in models if (field := m.model_fields.get(str(part)))]
+        models = [nested for field in fields for nested in _models_in(field.annotation)]
+    if not models:
         return "remove it"
-    known = list(model.model_fields)
+    known = list(dict.fromkeys(name for m in models for name in m.model_fields))
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

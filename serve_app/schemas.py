@@ -7,10 +7,19 @@ The stages' fields are those of `train.spec`, so that a job file and a request s
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import AUTO, ParamError, Request, parse_request
+from train.experts.engine_teacher import EngineTeacherSpec
 from train.experts.teachers import EndpointTeacherSpec
 from train.spec import (
     EvaluationSpec,
@@ -117,10 +126,32 @@ class SFTRequest(Request, SFTSpec):
     model_config = ConfigDict(strict=True)
 
 
-class TeacherRequest(Request, EndpointTeacherSpec):
+class EndpointTeacherRequest(Request, EndpointTeacherSpec):
     """A model behind an OpenAI-compatible endpoint that writes expert steps."""
 
     model_config = ConfigDict(strict=True)
+
+
+class EngineTeacherRequest(Request, EngineTeacherSpec):
+    """A model of this service that writes expert steps, on engines of the cluster's own."""
+
+    model_config = ConfigDict(strict=True)
+
+
+def _teacher_of_its_type(value: Any, _: Any) -> Any:
+    """Chosen by `type` before anything else is read, so that errors are of that kind alone."""
+    if value is None or isinstance(value, BaseModel):
+        return value
+    kinds = {"endpoint": EndpointTeacherRequest, "engine": EngineTeacherRequest}
+    named = value.get("type", "endpoint") if isinstance(value, dict) else "endpoint"
+    if not isinstance(named, str) or named not in kinds:
+        raise ParamError("type", f"is {named!r}; choose 'endpoint' or 'engine'")
+    return kinds[named].model_validate(value)
+
+
+TeacherRequest = Annotated[
+    EndpointTeacherRequest | EngineTeacherRequest, WrapValidator(_teacher_of_its_type)
+]
 
 
 class PromptRequest(Request, PromptSpec):

@@ -8,6 +8,7 @@ from serve_app.schemas import CreateJob, StartTraining
 BASE = {"model": "ferrata-tiny", "training_file": "file-1"}
 ANSWER = {"type": "answer"}
 TEACHER = {"type": "endpoint", "base_url": "https://teacher.example/v1", "model": "m"}
+ENGINE = {"type": "engine", "model": "m"}
 
 
 def reinforcement(**hyperparameters: object) -> dict:
@@ -92,6 +93,7 @@ ACCEPTED = {
     "rlvr disabled": {**reinforcement(), "rlvr": None},
     "sft": {**reinforcement(), "sft": {"num_epochs": 2, "with_thoughts": True}},
     "teacher": {"teacher": TEACHER | {"max_tokens": 64}, "num_examples": 8},
+    "teacher of its own": {"teacher": ENGINE | {"num_engines": 2, "dtype": "bfloat16"}},
     "model auto": {"model": "auto"},
     "resources auto": {"resources": "auto"},
     "resources": {"resources": {"num_workers": 2, "num_engines": 1, "dtype": "float32"}},
@@ -152,6 +154,9 @@ REFUSED = {
     "teacher": {"teacher": TEACHER, "srl": None},
     "teacher.base_url": {"teacher": {"model": "m"}},
     "teacher.max_rounds": {"teacher": TEACHER | {"max_rounds": 9}},
+    "teacher.model": {"teacher": {"type": "engine"}},
+    "teacher.num_enginez": {"teacher": ENGINE | {"num_enginez": 2}},
+    "teacher.type": {"teacher": {"type": "solver"}},
     "teacher.api_key_env": {"teacher": TEACHER | {"api_key_env": "HOME"}},
     "model_selection": {"model_selection": {}},
     "early_stopping": {"early_stopping": {"patience": 3}},

@@ -4,7 +4,8 @@ Rows that carry steps already are shown to the teacher as solved examples, and s
 the user's documents, where they share words with the problem.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from pydantic import BaseModel
 from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
 from train.experts.collected import Collected
+from train.experts.engine_teacher import EngineTeacherSpec, engine_teacher
 from train.experts.generator import DynamicExampleGenerator
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.retriever import Retriever, solved_examples, split_document
-from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec
+from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher
 from train.experts.verification import verifiable, verifier_of
+
+TeacherSpec = EndpointTeacherSpec | EngineTeacherSpec
 
 
 class NothingToAskError(ValueError):
@@ -26,7 +30,7 @@ class NothingToAskError(ValueError):
 
 def solve_by_teacher(
     rows: Sequence[Row],
-    spec: EndpointTeacherSpec,
+    spec: TeacherSpec,
     count: int | None = None,
     *,
     grader: Verifier | None = None,
@@ -36,11 +40,13 @@ def solve_by_teacher(
     deadline_s: float | None = None,
     documents: Sequence[str] = (),
     held_out: Sequence[Row] = (),
+    model_path: str | None = None,
 ) -> Collected:
-    """Have at most `count` rows solved; None: all. Raises NothingToAskError, JournalError.
+    """Have at most `count` rows solved; None: all.
 
     See `DynamicExampleGenerator.generate` for `journal`, `deadline_s` and `held_out`; `documents`
-    are whole texts.
+    are whole texts. `model_path` is where the model of a teacher on the cluster's own engines lies.
+    Raises NothingToAskError, JournalError, TeacherStartError.
     """
     bare = [row for row in rows if not row.expert_steps]
     askable = verifiable(bare, grader)
@@ -52,31 +58,34 @@ def solve_by_teacher(
             else "every row has expert_steps already; leave the teacher out"
         )
     passages = [passage for text in documents for passage in split_document(text)]
-    orchestrator = CollaborationOrchestrator(
-        EndpointTeacher(spec),
-        verifier_of(grader, protocol),
-        Retriever([*solved_examples(rows), *passages]),
-        max_rounds=spec.max_rounds,
-        concurrency=spec.concurrency,
-        seed=seed,
-        run={
-            "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits"}),
-            "grader": as_json(grader),
-            "protocol": protocol,
-            "documents": passages,
-            "verified_by": "reference answer" if grader is None else f"grader {kind_of(grader)}",
-        },
-    )
-    generator = DynamicExampleGenerator(orchestrator, seed=seed)
-    solved = [row for row in rows if row.expert_steps]
-    made = generator.generate(
-        [*solved, *askable],
-        len(askable) if count is None else count,
-        held_out=held_out,
-        journal=journal,
-        deadline_s=deadline_s,
-    )
-    return made.collected
+    with teacher_of(spec, model_path) as teacher:
+        orchestrator = CollaborationOrchestrator(
+            teacher,
+            verifier_of(grader, protocol),
+            Retriever([*solved_examples(rows), *passages]),
+            max_rounds=spec.max_rounds,
+            concurrency=spec.concurrency,
+            seed=seed,
+            run={
+                "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits"}),
+                "grader": as_json(grader),
+                "protocol": protocol,
+                "documents": passages,
+                "verified_by": "reference answer"
+                if grader is None
+                else f"grader {kind_of(grader)}",
+            },
+        )
+        generator = DynamicExampleGenerator(orchestrator, seed=seed)
+        solved = [row for row in rows if row.expert_steps]
+        made = generator.generate(
+            [*solved, *askable],
+            len(askable) if count is None else count,
+            held_out=held_out,
+            journal=journal,
+            deadline_s=deadline_s,
+        )
+        return made.collected
 
 
 def as_json(grader: Verifier | None) -> Any:
@@ -89,3 +98,16 @@ def as_json(grader: Verifier | None) -> Any:
 def kind_of(grader: Verifier) -> str:
     """The grader's type, as in a request."""
     return str(getattr(grader, "type", type(grader).__name__))
+
+
+def teacher_of(spec: TeacherSpec, model_path: str | None = None) -> AbstractContextManager[Teacher]:
+    """The teacher that a specification describes, until the context ends."""
+    if isinstance(spec, EngineTeacherSpec):
+        return engine_teacher(spec, model_path)
+    return nullcontext(EndpointTeacher(spec))
+
+
+def parse_teacher(raw: Mapping[str, Any]) -> TeacherSpec:
+    """The specification of either kind, by its `type`. Raises pydantic's ValidationError."""
+    kind = EngineTeacherSpec if raw.get("type") == "engine" else EndpointTeacherSpec
+    return kind.model_validate(raw)

@@ -1,0 +1,75 @@
+"""A model of the service as the teacher of a job and of examples, on real engines."""
+
+import json
+
+import pytest
+import ray
+
+from serve.test_native import CLUSTER, MODEL, caller, here, problems, refusal, uploaded
+from serve_app import native
+from serve_app.errors import ApiError
+from serve_app.native_schemas import GenerateExamples
+from serve_app.preparation import prepare_job
+from serve_app.request_types import parse_request
+
+__all__ = ["caller"]  # a fixture
+TEACHER = {"type": "engine", "model": MODEL, "kv_cache_gib": 0.25, "num_threads": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def answered(count: int) -> list[dict]:
+    """Problems that no solver knows, with answers."""
+    return [
+        {"messages": [{"role": "user", "content": f"P{n}"}], "reference_answer": "1"}
+        for n in range(count)
+    ]
+
+
+def test_a_job_asks_the_model_and_says_why_it_taught_nothing(whole, tenant):
+    request = {
+        "model": MODEL,
+        "training_file": uploaded(tenant, answered(24)),
+        "teacher": TEACHER,
+        "num_examples": 6,
+    }
+    job = tenant.post("/v1/fine_tuning/jobs", json=request).json()
+    assert (job["teacher"]["type"], job["teacher"]["model"]) == ("engine", MODEL)
+    prepared = prepare_job(whole.settings, job["id"], CLUSTER)
+    assert prepared.error is not None
+    assert (prepared.error["code"], prepared.error["param"]) == ("teacher_failed", "teacher")
+    # The instructions do not fit into the context of 256: every row was asked, none was accepted.
+    assert "0 verified" in prepared.error["message"]
+    assert "teacher: context_length" in prepared.error["message"]
+    journal = whole.settings.job_folder(job["id"]) / "teacher.jsonl"
+    entries = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert {entry["outcome"] for entry in entries} == {"dropped"}
+
+
+def test_examples_are_asked_of_the_model(whole, caller):
+    raw = {"rows": answered(3), "teacher": TEACHER, "grader": {"type": "answer"}}
+    body = parse_request(GenerateExamples, raw)
+    error = refusal(lambda: native.generate_examples(whole, caller, body, run=here))
+    assert (error.param, error.code) == ("teacher", "no_verified_solution")
+    assert "asked for 3 solutions: 0 verified" in error.message
+
+
+def test_a_model_that_the_project_cannot_name_is_no_teacher(whole, tenant, caller):
+    teacher = TEACHER | {"model": "nothing"}
+    request = {
+        "model": MODEL,
+        "training_file": uploaded(tenant, problems(24)),
+        "teacher": teacher,
+    }
+    answer = tenant.post("/v1/fine_tuning/jobs", json=request)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "teacher.model"
+    assert answer.json()["error"]["code"] == "model_not_found"
+    body = parse_request(GenerateExamples, {"rows": problems(2), "teacher": teacher})
+    with pytest.raises(ApiError, match="'nothing' does not exist"):
+        native.generate_examples(whole, caller, body, run=here)
