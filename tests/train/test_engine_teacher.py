@@ -20,7 +20,7 @@ from train.experts.by_teacher import parse_teacher, solve_by_teacher, teacher_of
 from train.experts.engine_teacher import EngineTeacher, EngineTeacherSpec, TeacherStartError
 from train.experts.teachers import EndpointTeacher, TeacherError
 
-SMALL = {"kv_cache_gib": 0.25, "num_threads": 1, "max_tokens": 24, "start_deadline_s": 120.0}
+SMALL = {"kv_cache_gib": 0.25, "num_threads": 1, "max_tokens": 24}
 CONVERSATIONS = [[{"role": "user", "content": f"{n:04d}:1sr,2li"}] for n in range(6)]
 
 
