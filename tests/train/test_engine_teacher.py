@@ -37,7 +37,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def teacher():
-    with teacher_of(spec(num_engines=2)) as made:
+    with teacher_of(spec()) as made:
         yield made
 
 
@@ -90,9 +90,7 @@ def test_rows_are_asked_in_rounds_and_what_is_not_verified_is_not_accepted():
     ]
     grader = parse_grader({"type": "answer"})
     fields = spec(max_rounds=1, temperature=1.0)
-    found = [solve_by_teacher(rows, fields, grader=grader) for _ in range(2)]
-    assert found[0].summary() == found[1].summary(), "the same seeds, the same drafts"
-    told = found[0].summary()
+    told = solve_by_teacher(rows, fields, grader=grader).summary()
     assert told["asked"] == 4
     assert told["accepted"] == 0
     assert told["rejected"] + told["dropped"] == 4
