@@ -37,13 +37,14 @@ def test_a_job_asks_the_model_and_says_why_it_taught_nothing(whole, tenant):
         "training_file": uploaded(tenant, answered(24)),
         "teacher": TEACHER,
         "num_examples": 6,
+        "seed": 1,
     }
     job = tenant.post("/v1/fine_tuning/jobs", json=request).json()
     assert (job["teacher"]["type"], job["teacher"]["model"]) == ("engine", MODEL)
     prepared = prepare_job(whole.settings, job["id"], CLUSTER)
     assert prepared.error is not None
     assert (prepared.error["code"], prepared.error["param"]) == ("teacher_failed", "teacher")
-    # The instructions do not fit into the context of 256: every row was asked, none was accepted.
+    # A draft of this model is none, and with the reasons its context of 256 is full.
     assert "0 verified" in prepared.error["message"]
     assert "teacher: context_length" in prepared.error["message"]
     journal = whole.settings.job_folder(job["id"]) / "teacher.jsonl"
