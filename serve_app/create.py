@@ -19,7 +19,8 @@ from serve_app.errors import bad_request, conflict, too_many, unavailable
 from serve_app.ids import new_id
 from serve_app.keys import Caller
 from serve_app.request_types import AUTO
-from serve_app.schemas import CreateJob, EngineTeacherRequest, TeacherRequest
+from serve_app.schemas import CreateJob
+from serve_app.stage_schemas import EngineTeacherRequest, TeacherRequest
 from serve_app.store import jobs
 from serve_app.store.files import get_file
 from serve_app.store.idempotency import OtherBodyError, claim, fulfil, is_recent

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
-from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS, TeacherRequest
+from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS
+from serve_app.stage_schemas import TeacherRequest
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16

@@ -13,7 +13,8 @@ from rollout.verifiers.registry import parse_grader
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_rows import JobRows
 from serve_app.request_types import AUTO
-from serve_app.schemas import CreateJob, TeacherRequest
+from serve_app.schemas import CreateJob
+from serve_app.stage_schemas import TeacherRequest
 from train.data import Row
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.engine_teacher import TeacherStartError
