@@ -19,3 +19,14 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bonett_price_interval(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval of a difference of paired proportions, (gained - lost) / n.
+
+    Of n pairs, `gained` succeed only in the first condition, `lost` only in the second.
+    Source: Bonett and Price, J. Educ. Behav. Stat. 37(4), 2012: Wald's with one added to each.
+    """
+    p, q = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = z * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return max(-1.0, p - q - half), min(1.0, p - q + half)

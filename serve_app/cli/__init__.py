@@ -6,7 +6,7 @@ that needs it, so that `ferrata --help` answers at once and a client needs no cl
 
 import typer
 
-from serve_app.cli import chat, files, jobs, models, service, store, train
+from serve_app.cli import chat, files, jobs, models, service, store, sweep, train
 from serve_app.cli.errors import CommandGroup
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("up")(service.up)
 app.command("down")(service.down)
 app.command("status")(service.status)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("chat")(chat.chat)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(files.app, name="files")
