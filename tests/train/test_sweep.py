@@ -411,7 +411,7 @@ def test_a_sweep_killed_half_way_goes_on_and_no_step_is_taken_twice(tmp_path):
     wait_until(lambda: not any(alive(pid) for pid in pids))
     before = {t.number: t.validations for t in read_trials(out / "trials")}
 
-    second = run_fake(spec, out)
+    second = run_fake(spec, out, step_s=0.5)
     printed, _ = second.communicate(timeout=DEADLINE_S)
     assert second.returncode == 0, printed
     result = json.loads((out / "sweep.json").read_text())
