@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     sizes = {"train": 600, "valid": 50, "heldout": 200}
-    experts = 200
+    experts = 60
     dataset = reasoning_gym.create_dataset(
         "chain_sum", size=2 * sum(sizes.values()), seed=args.seed, **TASK
     )
