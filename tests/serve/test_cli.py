@@ -235,7 +235,7 @@ def test_models_select_says_which_limit_removed_every_candidate(data, tmp_path, 
     file.write_bytes(ROWS)
     done = ferrata("models", "select", file, "--max-parameters", 1000, "--data", data, status=1)
     assert "org/tiny: 342,528 parameters, max_parameters is 1,000" in " ".join(done.output.split())
-    # 342,528 parameters * 16 bytes = 0.0051 GiB.
+    # 342,528 parameters * 16 bytes = 0.005104 GiB.
     done = ferrata("models", "select", file, "--max-memory-gib", 0.005, "--data", data, status=1)
-    said = "org/tiny: 0.0051 GiB to train it, max_memory_gib is 0.005"
+    said = "org/tiny: 0.005104 GiB to train it, max_memory_gib is 0.005"
     assert said in " ".join(done.output.split())

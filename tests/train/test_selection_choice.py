@@ -56,10 +56,10 @@ def test_each_limit_names_what_it_removed_with_both_numbers():
     left, removed = within_limits(entries, limits, hours)
     assert [one.name for one in left] == ["small"]  # 2^26 * 16 bytes: just fits
     assert {one.name: (one.limit, one.reason) for one in removed} == {
-        "big": ("max_memory_gib", "5.0 GiB to train it, max_memory_gib is 1.0"),
+        "big": ("max_memory_gib", "5 GiB to train it, max_memory_gib is 1.0"),
         "closed": ("licences", "its licence is other, allowed are MIT"),
         "silent": ("licences", "its licence is not known, allowed are MIT"),
-        "slow": ("max_latency_ms", "9.0 ms per token, max_latency_ms is 5.0"),
+        "slow": ("max_latency_ms", "9 ms per token, max_latency_ms is 5.0"),
         "short": ("min_context_tokens", "32 tokens of context, min_context_tokens is 64"),
         "dear": ("max_cost", "4.5 to train it, max_cost is 3.0"),
         "long": (
@@ -73,7 +73,7 @@ def test_memory_is_compared_before_it_is_rounded():
     entries = [entry("fits", num_parameters=2**26), entry("one_more", num_parameters=2**26 + 1)]
     left, removed = within_limits(entries, Limits(max_memory_gib=1))
     assert [one.name for one in left] == ["fits"]
-    assert removed[0].reason == "1.0000000149011612 GiB to train it, max_memory_gib is 1.0"
+    assert removed[0].reason == "1.00000001 GiB to train it, max_memory_gib is 1.0"
 
 
 def test_no_candidate_left_lists_every_removal():

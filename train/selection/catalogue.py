@@ -128,9 +128,17 @@ def _broken(entry: Entry, limits: Limits, hours: float | None) -> tuple[str, str
         if value is None:
             return limit, f"{limit} is {most:,} and its own figure is not known"
         if value > most:
-            return limit, f"{value:,} {unit}, {limit} is {most:,}"
+            return limit, f"{_shown(value, most)} {unit}, {limit} is {most:,}"
     least, context = limits.min_context_tokens, entry.context_tokens
     if least is not None and (context is None or context < least):
         held = f"{context:,}" if context is not None else "an unknown number of"
         return "min_context_tokens", f"{held} tokens of context, min_context_tokens is {least:,}"
     return None
+
+
+def _shown(value: float, most: float) -> str:
+    """A figure over its limit, in as few digits, four at least, as show that it is."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    texts = (f"{value:.{digits}g}" for digits in range(4, 17))
+    return next((text for text in texts if float(text) > most), repr(value))
