@@ -44,8 +44,8 @@ class Server:
 
 
 @contextmanager
-def serve(*answers: Answer | Callable[[Request], Answer]) -> Iterator[Server]:
-    """Give the answers in order, the last one for ever."""
+def serve(*answers: Answer | Callable[[Request], Answer], port: int = 0) -> Iterator[Server]:
+    """Give the answers in order, the last one for ever. `port` 0: a free one."""
     requests: list[Request] = []
     lock = threading.Lock()
 
@@ -82,7 +82,7 @@ def serve(*answers: Answer | Callable[[Request], Answer]) -> Iterator[Server]:
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -298,7 +298,7 @@ def test_a_licence_that_the_catalogue_does_not_grant_leaves_a_model_out(whole, c
     service = replace(whole, settings=settings)
     for constraints, said in (
         ({"licences": ["Apache-2.0"]}, "its licence is GPL-3.0-only, allowed are Apache-2.0"),
-        ({"max_latency_ms": 2}, "5.0 ms per token, max_latency_ms is 2"),
+        ({"max_latency_ms": 2}, "5 ms per token, max_latency_ms is 2"),
     ):
         wanted = {"task": "t", "rows": problems(20), "constraints": constraints}
         error = refusal(

@@ -105,9 +105,36 @@ def test_near_duplicates_share_words_and_numbers() -> None:
     )
     assert known.find("Tom has 3 red apples and 4 green pears in his old wooden basket") == "near"
     assert known.find("Tom has 3 red apples and 5 green pears in his old wooden basket.") is None
+    assert known.find("Tom has 4 red apples and 3 green pears in his old wooden basket.") is None
     assert known.find("A box holds 3 times 4 pens.") is None
+    assert DuplicateIndex(["What is 10\u00b3 + 5?"]).find("What is 103 + 5?") is None
     assert shingles("a b c d") == {("a", "b", "c"), ("b", "c", "d")}
     assert jaccard(shingles("a b c d"), shingles("b c d e")) == pytest.approx(1 / 3)
+
+
+def test_rows_that_share_an_instruction_are_not_alike() -> None:
+    """Words to unscramble behind one long instruction, one of them held out, one written twice."""
+    task = "Unscramble the letters below into one English word and answer with that word alone: "
+    words = [
+        "olhel",
+        "ldwro",
+        "elppa",
+        "rgnoea",
+        "nanaab",
+        "eapr",
+        "mulp",
+        "arpge",
+        "chpea",
+        "nolme",
+        "wiik",
+        "emil",
+    ]
+    rows = [row(n, task + word) for n, word in enumerate(words)]
+    rows.append(row(50, task.replace(" alone", " only") + "olhel"))
+    made = generator(Solver()).generate(rows, 20, held_out=[row(99, task + "rtac")])
+    assert made.left_out == {}, "the one written anew has an instruction of its own"
+    copies = [*rows[:-1], row(51, task.upper() + "OLHEL")]
+    assert generator(Solver()).generate(copies, 20).left_out == {"duplicate (exact)": 1}
 
 
 def test_the_learnable_band_leaves_out_what_is_always_or_never_solved() -> None:

@@ -1,6 +1,7 @@
 """Solutions by a teacher over real HTTP: honest, lying, stalling, garbled, dying half-way."""
 
 import collections
+import dataclasses
 import itertools
 import json
 import math
@@ -25,6 +26,7 @@ from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.collected import Collected
 from train.experts.journal import Journal, JournalError
 from train.experts.retriever import Retriever, solved_examples, split_document
+from train.experts.solver import with_solution
 from train.experts.teachers import EndpointTeacherSpec
 
 GRADER = parse_grader({"type": "answer"})
@@ -38,7 +40,9 @@ def row(number: int, **fields: object) -> Row:
         "reference_answer": str(number + 7),
     } | fields
     item = {name: value for name, value in raw.items() if name != "messages"}
-    return Row(f"row:{number}", item=item, **raw)  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(Row)}
+    read = {name: value for name, value in raw.items() if name in known}
+    return Row(f"row:{number}", item=item, **read)  # type: ignore[arg-type]
 
 
 def rows(count: int) -> list[Row]:
@@ -264,6 +268,60 @@ def test_an_answer_line_that_is_not_what_the_steps_come_to_is_rejected():
         told = check_sum(collect(server.url, rows(2), max_rounds=1), server)
     assert told["rejected"] == 2
     assert "is not what the steps come to" in next(iter(told["reasons"]))
+
+
+def test_an_answer_line_that_no_verdict_read_is_refused_and_never_a_reference_answer():
+    """A grader that needs no reference answer: the answer line itself has to pass."""
+    said = "sample['output_text'].endswith(item['target'])"
+    source = f"def grade(sample, item):\n    return float({said})"
+    grader = parse_grader({"type": "python", "source": source})
+    problems = [row(n, reference_answer=None, target=str(n + 7)) for n in (100, 101)]
+
+    def two_faced(request) -> Answer:
+        number = asked_number(request)
+        answer = number + 7 if number == 100 else number
+        return completion(f"1. Add.\n2. {number + 7}\nAnswer: {answer}")
+
+    with serve(two_faced) as server:
+        found = solve_by_teacher(problems, spec(server.url, max_rounds=1), grader=grader)
+    assert {one.row_id: one.outcome for one in found.asked} == {
+        "row:100": "accepted",
+        "row:101": "rejected",
+    }
+    (kept,) = [with_solution(p, found.solutions[p.id]) for p in problems if p.id in found.solutions]
+    assert kept.expert_steps == ("Add.", "107")
+    assert kept.reference_answer is None
+
+
+def test_a_call_after_an_outage_asks_again_for_what_the_teacher_failed_at(tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    with serve(honest, honest, Answer({}, 404)) as server:
+        first = collect(server.url, rows(6), journal=journal, concurrency=1)
+        assert (first.count("accepted"), first.count("dropped")) == (2, 4)
+        url = server.url
+    port = int(url.rsplit(":", 1)[1])
+    with serve(honest, port=port) as server:
+        again = collect(url, rows(6), journal=journal, concurrency=1)
+        assert (len(again.asked), again.count("accepted")) == (6, 6)
+        assert len(server.requests) == 4
+        assert collect(url, rows(6), journal=journal, concurrency=1).count("accepted") == 6
+        assert len(server.requests) == 4
+
+
+def test_a_dead_teacher_is_found_out_over_many_skills_too():
+    with serve(Answer({}, 404)) as server:
+        problems = [row(n, skill=f"skill {n}") for n in range(60)]
+        collect(server.url, problems, 60, concurrency=1)
+        assert len(server.requests) == 8
+
+
+def test_no_part_of_a_key_is_told_where_a_long_reply_is_cut(monkeypatch):
+    key = "sk-" + "0123456789abcdef" * 4
+    monkeypatch.setenv("FERRATA_GRADER_KEY", key)
+    with serve(lambda request: Answer(b"x" * 150 + key.encode() * 3, 401)) as server:
+        found = collect(server.url, rows(1), api_key_env="FERRATA_GRADER_KEY")
+    assert "xxx" in found.describe()
+    assert key[:6] not in json.dumps(found.summary())
 
 
 def test_the_grader_decides_and_not_the_answers_text():

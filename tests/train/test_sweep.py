@@ -341,8 +341,9 @@ def test_rungs_hold_what_trials_saw_that_ended_before_a_kill(tmp_path):
     new = Ended("t2", {"trial": 2}, False)
     scheduler = FolderASHA(tmp_path, grace_steps=1, reduction_factor=2)
     scheduler.set_search_properties("valid_reward", "max")
-    controller = Controller((*old, new))
-    scheduler.on_trial_add(controller, new)
+    controller = Controller((new, *old))
+    for trial in controller.trials:  # Tune adds them one by one, the one that ran first
+        scheduler.on_trial_add(controller, trial)
     # The median of 0.2 and 0.3 is 0.25: 0.26 goes on. At step 2 it is 0.5 of 0.4 and 0.6.
     say = [{"steps": 1, "valid_reward": 0.26}, {"steps": 2, "valid_reward": 0.49}]
     assert [scheduler.on_trial_result(controller, new, s) for s in say] == ["CONTINUE", "STOP"]

@@ -17,7 +17,7 @@ from typing import Any
 from train.data import Row
 from train.experts.allocation import Mode, allocate, weights
 from train.experts.collected import Asked, Collected
-from train.experts.duplicates import DuplicateIndex
+from train.experts.duplicates import DuplicateIndex, common_shingles
 from train.experts.families import Solution
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.outcomes import Outcomes
@@ -126,8 +126,9 @@ class DynamicExampleGenerator:
     ) -> tuple[list[Row], dict[str, int]]:
         """The rows to choose from, in an order that the seed fixes; why others are none of them."""
         kept, left_out = [], Counter()
-        hidden = DuplicateIndex(row.problem_text for row in held_out)
-        seen = DuplicateIndex(row.problem_text for row in rows if row.expert_steps)
+        common = common_shingles(row.problem_text for row in (*rows, *held_out))
+        hidden = DuplicateIndex((row.problem_text for row in held_out), common)
+        seen = DuplicateIndex((row.problem_text for row in rows if row.expert_steps), common)
         order = [row for row in rows if not row.expert_steps]
         random.Random(self._seed).shuffle(order)
         for row in order:

@@ -49,6 +49,10 @@ class Journal:
             self._write(entry)
             self.entries.append(entry)
 
+    def last_by(self, name: str) -> list[dict[str, Any]]:
+        """The entries, of those with the same value of `name` the last one."""
+        return list({entry[name]: entry for entry in self.entries}.values())
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

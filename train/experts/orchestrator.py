@@ -51,6 +51,7 @@ class CollaborationOrchestrator:
         """`run` holds what else makes two runs the same, as JSON values: a journal carries it."""
         self._teacher, self._verify, self._retriever = teacher, verify, retriever
         self._max_rounds, self._repair = max_rounds, repair
+        self._failures = 0  # of the teacher, since it last wrote something, over all calls
         self._concurrency, self._seed, self._run = concurrency, seed, dict(run or {})
 
     def collect(
@@ -63,7 +64,8 @@ class CollaborationOrchestrator:
     ) -> Collected:
         """Ask for solutions of `rows`, in an order that the seed fixes, until `count` are verified.
 
-        `journal` keeps what is known over a kill: the same call goes on there. After `deadline_s`,
+        `journal` keeps what is known over a kill: the same call goes on there, and asks again where
+        the teacher had failed. After `deadline_s`,
         or MAX_FAILURES failures of the teacher one after another, nothing more is asked, and
         `stopped` says so. Raises JournalError when the file is another run's.
         """
@@ -71,8 +73,10 @@ class CollaborationOrchestrator:
         order = list(rows)
         random.Random(self._seed).shuffle(order)
         book = Journal(journal, self._run_of(order)) if journal is not None else None
-        collected = Collected([from_json(entry) for entry in book.entries] if book else [])
-        known = {one.row_id for one in collected.asked}
+        collected = Collected(
+            [from_json(entry) for entry in book.last_by("row_id")] if book else []
+        )
+        known = {one.row_id for one in collected.asked if not _teacher_failed(one)}
         waiting = iter([row for row in order if row.id not in known])
         wanted = len(order) if count is None else count
         try:
@@ -80,6 +84,7 @@ class CollaborationOrchestrator:
                 for one in self._asked(pool, waiting, wanted, collected, ends_s):
                     if book is not None:
                         book.add(to_json(one))
+                    collected.asked = [a for a in collected.asked if a.row_id != one.row_id]
                     collected.asked.append(one)
                     if tell is not None:
                         tell(collected)
@@ -98,11 +103,10 @@ class CollaborationOrchestrator:
     ) -> Iterator[Asked]:
         """Ask for no more at once than are still missing: none is paid for and thrown away."""
         running: set[Future[Asked]] = set()
-        failures = 0  # of the teacher, since it last wrote something
         while True:
             missing = wanted - collected.count("accepted")
-            if failures >= MAX_FAILURES:
-                collected.stopped = f"stopped: the teacher failed {failures} times in a row"
+            if self._failures >= MAX_FAILURES:
+                collected.stopped = f"stopped: the teacher failed {self._failures} times in a row"
             elif ends_s is not None and time.monotonic() >= ends_s and missing > 0:
                 collected.stopped = "stopped: the time for this call was used up"
             while len(running) < min(self._concurrency, missing) and not collected.stopped:
@@ -114,8 +118,7 @@ class CollaborationOrchestrator:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 one = future.result()
-                failed = one.outcome == "dropped" and str(one.reason).startswith(TEACHER_FAILED)
-                failures = failures + 1 if failed else 0
+                self._failures = self._failures + 1 if _teacher_failed(one) else 0
                 yield one
 
     def _solved(self, row: Row) -> Asked:
@@ -188,6 +191,11 @@ class CollaborationOrchestrator:
             "rows_sha256": _digest([[row.id, list(row.messages), row.item] for row in order]),
             **self._run,
         }
+
+
+def _teacher_failed(one: Asked) -> bool:
+    """True of a drop that says nothing about the row: it may be asked again."""
+    return one.outcome == "dropped" and str(one.reason).startswith(TEACHER_FAILED)
 
 
 def _digest(value: Any) -> str:

@@ -127,9 +127,12 @@ def as_rollout(row_id: str, solution: Solution, protocol: InferenceProtocol) -> 
 
 
 def with_solution(row: Row, solution: Solution, *, steps: bool = True) -> Row:
-    """The row with the solution's answer, and with its steps where it has none of its own."""
+    """The row with the solution's steps where it has none, and with the solver's answer likewise.
+
+    A teacher's answer becomes no reference answer: a grader that needs none may not have read it.
+    """
     extra: dict[str, Any] = {}
-    if row.reference_answer is None:
+    if row.reference_answer is None and solution.family in FAMILIES:
         extra["reference_answer"] = solution.answer
     if steps and not row.expert_steps:
         extra["expert_steps"] = solution.steps

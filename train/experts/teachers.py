@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollout.verifiers.grader_keys import KeyName, read_key
 from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 
+MIN_KEY_PART = 6  # characters of a key that are not shown
 MAX_MESSAGE = 500  # characters of what a teacher's failure says
 Messages = Sequence[dict[str, str]]
 
@@ -101,8 +102,10 @@ class EndpointTeacher:
 
 
 def _without(key: str | None, text: str) -> str:
-    """The text, shortened, with the key taken out before it is."""
-    return (text.replace(key, "[secret]") if key else text)[:MAX_MESSAGE]
+    """The text, shortened, without the key, nor a beginning of it where the text had been cut."""
+    for length in range(len(key or ""), MIN_KEY_PART - 1, -1):
+        text = text.replace(str(key)[:length], "[secret]")
+    return text[:MAX_MESSAGE]
 
 
 def read_reply(reply: object, model: str) -> Draft:

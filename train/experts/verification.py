@@ -54,6 +54,8 @@ def verifiable(rows: Sequence[Row], grader: Verifier | None) -> list[Row]:
 
 
 def agrees(row: Row, solution: Solution) -> bool:
-    """True when the solution's answer reads as the row's, or the row has none."""
+    """True when the row has a reference answer and the solution's reads the same."""
     reference = row.reference_answer
-    return reference is None or normalise_answer(reference) == normalise_answer(solution.answer)
+    return reference is not None and normalise_answer(reference) == normalise_answer(
+        solution.answer
+    )

@@ -57,7 +57,10 @@ def srl_probe(spec: JobSpec, facts: ModelFacts) -> SRLGain | None:
             num_cpus=spec.learner.cpus_per_worker, num_gpus=spec.learner.gpus_per_worker
         )
         call = task.remote(spec, facts, pool, *problems)
-        before, after, work = ray.get(call, timeout=DEADLINE_S)
+        try:
+            before, after, work = ray.get(call, timeout=DEADLINE_S)
+        finally:
+            ray.cancel(call, force=True)  # past its deadline it would keep the devices
     return SRLGain(
         NUM_STEPS,
         len(problems[1]),

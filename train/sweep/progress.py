@@ -18,7 +18,7 @@ class TrialLines(Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any):
         """Called by Tune."""
-        if not result.get("done") or STEPS not in result:
+        if STEPS in result and not result.get("done"):
             said = f"step {result[STEPS]}, validation {result[METRIC]:.3f}"
             self._say(f"trial {trial.config[NUMBER]}: {said}")
 

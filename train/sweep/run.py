@@ -126,7 +126,7 @@ def _conclude(place: Any, errors: dict[int, str], say: Say) -> dict[str, Any]:
     trials = read_trials(place.root)
     if trials[0].best is None:
         raise SweepError(f"the default came to no validation: {errors.get(0, 'it was stopped')}")
-    best = choose(trials)
+    best = choose([trial for trial in trials if trial.number == 0 or trial.number not in errors])
     if best.number == 0:
         found = None
     else:

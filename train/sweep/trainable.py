@@ -62,7 +62,7 @@ class FolderASHA(AsyncHyperBandScheduler):
     """ASHA whose rungs hold what earlier runs of the sweep saw.
 
     `Tuner.restore` brings no rungs back. Trials that go on tell their validations again; those that
-    had ended are entered here from their folders, before the first result.
+    had ended are entered here from their folders, as Tune adds them.
     """
 
     def __init__(self, root: Path, grace_steps: int, reduction_factor: float) -> None:
@@ -73,19 +73,13 @@ class FolderASHA(AsyncHyperBandScheduler):
             reduction_factor=reduction_factor,
         )
         self._root = root
-        self._entered = False
+        self._entered: set[str] = set()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Called by Tune for every trial that is to run."""
+        """Called by Tune for every trial, one after another: at a restoring, for ended ones too."""
         super().on_trial_add(tune_controller, trial)
-        if not self._entered:
-            self._entered = True
-            for other in tune_controller.get_trials():
-                if other.is_finished() and other.trial_id != trial.trial_id:
-                    self._enter(tune_controller, other)
-
-    def _enter(self, tune_controller: Any, ended: Any) -> None:
-        super().on_trial_add(tune_controller, ended)
-        for found in read_trial(trial_folder(self._root, ended.config[NUMBER])).validations:
-            result = {STEPS: found.steps, METRIC: found.reward}
-            self.on_trial_result(tune_controller, ended, result)
+        if trial.is_finished() and trial.trial_id not in self._entered:
+            self._entered.add(trial.trial_id)
+            for found in read_trial(trial_folder(self._root, trial.config[NUMBER])).validations:
+                result = {STEPS: found.steps, METRIC: found.reward}
+                self.on_trial_result(tune_controller, trial, result)
