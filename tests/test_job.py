@@ -131,6 +131,8 @@ def test_every_event_has_a_uid_of_its_own_and_every_step_its_trained_tokens(fini
     steps = [event for event in events if event["type"] == "metrics"]
     assert all(0 <= event["trained_tokens"] <= event["num_tokens"] for event in steps)
     assert any(event["trained_tokens"] for event in steps)
+    for event in steps:  # the learner reads the prompts too
+        assert (event["learner_tokens"] > event["trained_tokens"]) == (event["trained_tokens"] > 0)
     evaluations = [event for event in events if event["type"] == "evaluation"]
     assert [event["step"] for event in evaluations] == [0, 1, 2]
 

@@ -63,6 +63,7 @@ class StageRun:
         self.seen: list[RolloutGroup] = []  # this step's scored groups, kept or not
         self.num_kept = 0  # of them, those with a learning signal
         self.trained_tokens = 0  # sampled tokens that this step learns from
+        self.learner_tokens = 0  # those and their prompts: what the learner computes on
         self.metrics: dict[str, float | None] = {}  # the step's, for its checkpoint
         self.timing: dict[str, float] = {}
         self.collector = Collector(
@@ -125,6 +126,7 @@ class StageRun:
         self.events.phase(self.step, "training")
         sequences = to_sequences(groups, config.stage.advantage, config.stage.truncation)
         self.trained_tokens = sum(len(s.token_ids) for s in sequences)
+        self.learner_tokens = sum(map(len, sequences))
         return sequences
 
     def learn(self, sequences: list[TrainSequence]) -> dict[str, float]:
@@ -164,6 +166,7 @@ class StageRun:
             full_valid_mean_reward=valid_reward,
             full_valid_mean_parse_error=valid.format_error_rate if valid else None,
             trained_tokens=self.trained_tokens,
+            learner_tokens=self.learner_tokens,
             timing={"step": {k: round(v, 4) for k, v in self.timing.items()}},
             reward_health=health,
             **groups,

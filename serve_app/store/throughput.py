@@ -22,7 +22,7 @@ def measured_throughput(session: Session, project_id: str, model: str) -> Throug
     steps = 0
     for event in session.scalars(query):
         step = (event.data.get("timing") or {}).get("step") or {}
-        tokens, learnt = event.data.get("num_tokens"), event.data.get("trained_tokens")
+        tokens, learnt = event.data.get("num_tokens"), event.data.get("learner_tokens")
         if not (tokens and learnt and step.get("sampling") and step.get("training")):
             continue
         sampled, trained = sampled + tokens, trained + learnt

@@ -88,7 +88,8 @@ def test_an_estimate_has_seconds_once_the_model_was_trained_here(whole, tenant, 
         job = jobs.new_job(project_id=tenant.project_id, request={}, out="o", model=MODEL, seed=0)
         jobs.create_job(session, job)
         timing = {"step": {"sampling": 2.0, "training": 1.0}}
-        data = {"num_tokens": 1000, "trained_tokens": 4000, "timing": timing}
+        data = {"num_tokens": 1000, "trained_tokens": 900, "learner_tokens": 4000}
+        data["timing"] = timing
         add_event(session, job, message="Step 1/2", type="metrics", data=data)
         add_event(session, job, message="Step 2/2", type="metrics", data={"num_tokens": None})
     body = parse_request(CreateJob, {"model": MODEL, "training_file": file_id, "seed": 1})

@@ -11,6 +11,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -22,7 +23,7 @@ from train.statistics import bonett_price_interval
 from train.sweep.compare import compare, verdict
 from train.sweep.job import JobFailedError, TrialJob, take_slot
 from train.sweep.mix import MixSpec, counts, draw
-from train.sweep.run import choose
+from train.sweep.run import choose, conclude
 from train.sweep.show import draw as draw_picture
 from train.sweep.show import table, write_csv
 from train.sweep.spec import load_sweep
@@ -94,6 +95,8 @@ def test_a_log_uniform_domain_is_uniform_in_the_logarithm(tmp_path):
         ({"job": "nowhere.yaml"}, "cannot be read"),
         ({"set": ["data.heldout=null"]}, "data.heldout is missing"),
         ({"trials": 3}, "trials"),
+        ({"parameters": {"grader.pattern": {"choice": ["(a)", "(b)"]}}}, "must be the same"),
+        ({"parameters": {"data.valid": {"choice": ["a", "b"]}}}, "must be the same"),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_said_before_it_starts(tmp_path, fields, complaint):
@@ -331,6 +334,31 @@ class Controller(NamedTuple):
     def get_trials(self) -> list:
         """As Tune's."""
         return list(self.trials)
+
+
+def test_the_best_is_chosen_again_when_the_default_has_been_trained_to_its_end(tmp_path):
+    """ASHA had stopped the default at 0.2 and another at 0.5; at its end the default has 0.9."""
+    for number, reward in ((0, 0.2), (1, 0.5), (2, 1.0)):
+        log(tmp_path / f"00{number}", ("srl", 1, reward))
+        (tmp_path / f"00{number}" / "setting.json").write_text("{}")
+    ran = []
+
+    class Job(NamedTuple):
+        number: int
+
+        def run(self) -> None:
+            ran.append(self.number)
+            folder = tmp_path / f"00{self.number}"
+            last = 0.9 if self.number == 0 else 0.6
+            log(folder, ("srl", 1, 0.1), ("srl", 2, last))
+            (folder / "out" / "report.json").write_text('{"rows": []}')
+
+    place = SimpleNamespace(root=tmp_path, job=Job)
+    result = conclude(place, {2: "its loss is not a number"}, lambda line: None)
+    assert ran == [1, 0]
+    assert (result["best"], result["heldout"]) == (0, None)
+    assert result["verdict"].startswith("None is better")
+    assert [len(trial["validations"]) for trial in result["trials"]] == [2, 2, 1]
 
 
 def test_rungs_hold_what_trials_saw_that_ended_before_a_kill(tmp_path):

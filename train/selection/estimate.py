@@ -26,7 +26,7 @@ class Throughput:
     """Measured on this cluster, on jobs of the same model."""
 
     sampled_tokens_per_s: float
-    trained_tokens_per_s: float
+    trained_tokens_per_s: float  # prompts included, as in `Work`
     num_steps: int  # optimizer steps that it was measured on
 
 

@@ -52,7 +52,7 @@ def run_sweep(
         place = Place(out / TRIALS, out / SLOTS, spec.max_concurrent, environment, command)
         if not (out / RESULT_FILE).exists():
             errors = _tune(spec, out / TUNE, place, say)
-            checkpoint.write_json(out / RESULT_FILE, _conclude(place, errors, say))
+            checkpoint.write_json(out / RESULT_FILE, conclude(place, errors, say))
     return json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
 
 
@@ -121,19 +121,24 @@ def _tuner(spec: SweepSpec, folder: Path, place: Any, say: Say) -> Any:
     )
 
 
-def _conclude(place: Any, errors: dict[int, str], say: Say) -> dict[str, Any]:
+def conclude(place: Any, errors: dict[int, str], say: Say) -> dict[str, Any]:
     """Finish the default and the best trial where ASHA had stopped them, and compare the two."""
     trials = read_trials(place.root)
     if trials[0].best is None:
         raise SweepError(f"the default came to no validation: {errors.get(0, 'it was stopped')}")
-    best = choose([trial for trial in trials if trial.number == 0 or trial.number not in errors])
+    while True:  # what goes on to its end may validate better, or another come out as the best
+        usable = [trial for trial in trials if trial.number == 0 or trial.number not in errors]
+        best = choose(usable)
+        unfinished = [trial for trial in (best, trials[0]) if not trial.finished]
+        if best.number == 0 or not unfinished:
+            break
+        for trial in unfinished:
+            say(f"trial {trial.number}: goes on to its end, to be compared")
+            place.job(trial.number).run()
+        trials = read_trials(place.root)
     if best.number == 0:
         found = None
     else:
-        for trial in (best, trials[0]):
-            if not trial.finished:
-                say(f"trial {trial.number}: goes on to its end, to be compared")
-                place.job(trial.number).run()
         marks = [heldout_marks(trial.folder / OUT) for trial in (best, trials[0])]
         found = compare(*marks)
     return {

@@ -155,6 +155,10 @@ def load_sweep(path: Path) -> SweepSpec:
     return spec
 
 
+# Fields by which trials are measured: a laxer grader would win by being lax.
+YARDSTICK = ("data.", "grader", "evaluation")
+
+
 def _check(spec: SweepSpec) -> None:
     job = spec.job_of({})
     if not (job.srl or job.rlvr):
@@ -166,6 +170,11 @@ def _check(spec: SweepSpec) -> None:
         )
     spec.default()  # every field is there
     for name, domain in spec.parameters.items():
+        if name.startswith(YARDSTICK):
+            raise SpecError(
+                f"parameters.{name}: trials are compared by it, so that it must be the same in "
+                "all; sweep another field"
+            )
         for value in domain.ends():
             if name.startswith(MIX_PREFIX):
                 shares = spec.shares_of({name: value})
