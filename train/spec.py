@@ -255,17 +255,22 @@ class JobSpec(_Spec):
         return SamplingSpec("stepwise", max_tokens, 1, stage.temperature, self.prompt.step_end)
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML or JSON file holds. Raises SpecError, naming the file."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
+
+
 def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
     """Read a YAML or JSON file; `overrides` are "dotted.key=value", value in YAML.
 
     Raises SpecError, naming file, field, value and fix.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: holds a {type(raw).__name__}, not a mapping of fields")
     for override in overrides or []:

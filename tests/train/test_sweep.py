@@ -23,6 +23,7 @@ from train.statistics import bonett_price_interval
 from train.sweep.compare import compare, verdict
 from train.sweep.job import JobFailedError, TrialJob, take_slot
 from train.sweep.mix import MixSpec, counts, draw
+from train.sweep.progress import TrialLines
 from train.sweep.run import choose, conclude
 from train.sweep.show import draw as draw_picture
 from train.sweep.show import table, write_csv
@@ -359,6 +360,16 @@ def test_the_best_is_chosen_again_when_the_default_has_been_trained_to_its_end(t
     assert (result["best"], result["heldout"]) == (0, None)
     assert result["verdict"].startswith("None is better")
     assert [len(trial["validations"]) for trial in result["trials"]] == [2, 2, 1]
+
+
+def test_a_line_is_said_for_every_validation_and_none_for_what_is_none(tmp_path):
+    said: list[str] = []
+    lines, trial = TrialLines(tmp_path, said.append), Ended("t3", {"trial": 3}, False)
+    lines.on_trial_result(1, [], trial, {"steps": 4, "valid_reward": 0.25})
+    lines.on_trial_result(2, [], trial, {"steps": 4, "valid_reward": 0.25, "done": True})
+    lines.on_trial_result(3, [], trial, {"done": True})
+    lines.on_trial_result(4, [], trial, {})
+    assert said == ["trial 3: step 4, validation 0.250"]
 
 
 def test_rungs_hold_what_trials_saw_that_ended_before_a_kill(tmp_path):

@@ -6,10 +6,9 @@ import random
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from train.spec import JobSpec, SpecError, load_spec
+from train.spec import JobSpec, SpecError, load_spec, read_yaml
 from train.sweep.mix import MixSpec
 
 MIX_PREFIX = "mix."
@@ -134,13 +133,7 @@ def load_sweep(path: Path) -> SweepSpec:
     Raises SpecError, naming file, field, value and fix.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
-    try:
-        spec = SweepSpec.model_validate(raw)
+        spec = SweepSpec.model_validate(read_yaml(path))
     except ValidationError as error:
         lines = [
             f"{path}: {'.'.join(map(str, item['loc']))}: "
