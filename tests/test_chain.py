@@ -23,7 +23,7 @@ def test_bare_problems_become_a_model_that_is_surely_better_than_its_base(tmp_pa
     assert report["model"] == "ferrata-tiny", "the smaller rival knows next to nothing"
     for said in ("model selection: rival", "grader inferred", "verified solutions"):
         assert said in done.stdout
-    by_policy = {row["policy"]: row for row in report["heldout"]}
-    assert list(by_policy) == ["base", "srl", "rlvr"]
-    base, final = by_policy["base"], by_policy["rlvr"]
+    by_policy = {row["name"]: row for row in report["heldout"]}
+    assert list(by_policy) == ["base", "srl", "srl_rlvr"]
+    base, final = by_policy["base"], by_policy["srl_rlvr"]
     assert final["ci95"][0] > base["ci95"][1], (base, final)
