@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rollout.verifiers.registry import parse_grader
@@ -23,6 +23,7 @@ from train.data import Row
 from train.experts.engine_teacher import EngineTeacher, EngineTeacherSpec, engine_teacher
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.verification import verifier_of
+from train.statistics import bonett_price_interval
 
 RESULTS = Path(__file__).with_name("repair_results")
 ARMS = ("reasons", "blind")
@@ -55,6 +56,8 @@ def run_cell(teacher: EngineTeacher, cell: Path, arm: str, seed: int, facts: dic
         seed=seed,
     )
     found = orchestrator.collect(sums(seed, NUM_ROWS))
+    if found.stopped:
+        raise RuntimeError(f"{cell.stem}: {found.stopped}; a cell that is not whole is not kept")
     told = found.summary()
     # The draft that was accepted, counted from 1; null where none was.
     rows = {
@@ -71,7 +74,6 @@ def run_cell(teacher: EngineTeacher, cell: Path, arm: str, seed: int, facts: dic
             "settings": settings(),
             "seconds": round(time.monotonic() - started_s, 1),
             "summary": told,
-            "stopped": found.stopped,
             "accepted_at": rows,
         },
     )
@@ -93,14 +95,13 @@ def share(cell: dict[str, Any], rounds: int) -> float:
 
 
 def paired(pairs: list[tuple[bool, bool]]) -> tuple[float, float, float]:
-    """(mean, lower, upper) of first - second over rows: normal interval, 95%.
+    """(mean, lower, upper) of first - second over rows: Bonett's and Price's interval, 95%.
 
     Every seed draws rows and samples of its own, so a row of a seed is one independent pair.
     """
-    differences = [float(first) - float(second) for first, second in pairs]
-    mean = fmean(differences)
-    half = NormalDist().inv_cdf(0.975) * stdev(differences) / len(differences) ** 0.5
-    return mean, mean - half, mean + half
+    gained = sum(first and not second for first, second in pairs)
+    lost = sum(second and not first for first, second in pairs)
+    return (gained - lost) / len(pairs), *bonett_price_interval(gained, lost, len(pairs))
 
 
 def render(results: Path) -> str:
@@ -132,14 +133,19 @@ def _teacher(name: str, cells: list[dict[str, Any]]) -> list[str]:
     seeds = [s for s in SEEDS if all((arm, s) in by_key for arm in ARMS)]
     rounds = range(1, ROUNDS + 1)
     heads = " | ".join(f"{n} draft{'s' if n > 1 else ''}" for n in rounds)
-    lines = ["", f"## {name}", "", f"| way | seed | {heads} | drafts | prompt tokens | sampled |"]
-    lines += ["|---" * (5 + ROUNDS) + "|"]
+    lines = [
+        "",
+        f"## {name}",
+        "",
+        f"| way | seed | {heads} | drafts | dropped | prompt tokens | sampled |",
+    ]
+    lines += ["|---" * (6 + ROUNDS) + "|"]
     for (arm, seed), cell in sorted(by_key.items()):
         shares = " | ".join(f"{share(cell, n):.3f}" for n in rounds)
         told = cell["summary"]
         lines.append(
-            f"| {arm} | {seed} | {shares} | {told['drafts']} | {told['prompt_tokens']} "
-            f"| {told['completion_tokens']} |"
+            f"| {arm} | {seed} | {shares} | {told['drafts']} | {told['dropped']} "
+            f"| {told['prompt_tokens']} | {told['completion_tokens']} |"
         )
     missing = [f"{arm}/{s}" for s in SEEDS for arm in ARMS if (arm, s) not in by_key]
     lines += ["", f"Missing cells: {', '.join(missing) if missing else 'none'}."]

@@ -8,7 +8,7 @@ from benchmarks import repair
 
 
 def cell(arm: str, seed: int, accepted_at: dict, prompt: int, sampled: int) -> dict:
-    summary = {"drafts": 7, "prompt_tokens": prompt, "completion_tokens": sampled}
+    summary = {"drafts": 7, "dropped": 1, "prompt_tokens": prompt, "completion_tokens": sampled}
     return {
         "teacher": "T",
         "weights_sha256": "a" * 64,
@@ -35,16 +35,19 @@ def test_a_share_counts_rows_accepted_by_that_draft():
 
 
 def test_the_interval_is_of_paired_rows():
-    # Differences 1, 0, 0, 1: mean 1/2, variance 1/3; 1.96 * sqrt(1/3) / 2 = 0.5658.
+    # 2 of 4 gained, none lost; with one added to each, (2+1)/6 and (0+1)/6: their difference is
+    # 1/3, the variance (4/6 - 1/9) / 6 = 5/54, and 1.96 * sqrt(5/54) = 0.5964.
     pairs = [(True, False), (True, True), (False, False), (True, False)]
-    assert repair.paired(pairs) == pytest.approx((0.5, 0.5 - 0.5658, 0.5 + 0.5658), abs=1e-4)
+    assert repair.paired(pairs) == pytest.approx((0.5, 1 / 3 - 0.5964, 1 / 3 + 0.5964), abs=1e-4)
 
 
 def test_the_page_names_the_cheaper_way_where_no_difference_is_seen(tmp_path):
     rows = {"a": 1, "b": None, "c": 2}
     write(tmp_path, cell("reasons", 0, rows, 100, 20), cell("blind", 0, rows, 60, 20))
     page = repair.render(tmp_path)
-    assert "+0.000 (+0.000 to +0.000" in page
+    # No row differs: 1/5 and 1/5, and 1.96 * sqrt((2/5) / 5) = 0.554.
+    assert "+0.000 (-0.554 to +0.554" in page
+    assert "| blind | 0 | 0.333 | 0.667 | 0.667 | 7 | 1 | 60 | 20 |" in page
     assert "no difference is seen; `blind` took fewer tokens (reasons 120, blind 80" in page
     assert "Missing cells: reasons/1, blind/1, reasons/2, blind/2." in page
 

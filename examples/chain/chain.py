@@ -4,8 +4,7 @@ Makes a smaller rival of the embedded model (a minute), starts a service that kn
 the quickstart's problems, bare, with `model: "auto"` to `POST /v1/training/start`. The service
 writes expert steps with its solver, infers the grader, measures both models, trains the better one
 by SRL and then by RLVR, and compares it with its base on held-out problems. Writes what was
-chosen and the held-out table below `--out`. So far it was run up to RLVR's 27th
-step (the embedded model was chosen; mean training reward 0.91 there), and not to its end.
+chosen and the held-out table below `--out`; `README.md` says what came of a whole run.
 """
 
 import argparse

@@ -261,7 +261,14 @@ def _watch_parent(parent_pid: int) -> None:
 def _limit_cpu(deadline_s: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + deadline_s) + CPU_MARGIN_S
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, seconds)
+
+
+def _limit(which: int, bound: int) -> None:
+    """Set a soft limit, never above the hard one that this process was given."""
+    hard = resource.getrlimit(which)[1]
+    soft = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(which, (soft, hard))
 
 
 def _serve(function: Callable[[Any, Callable[[str], None]], Any], connection: Connection) -> None:
@@ -285,7 +292,7 @@ def _serve(function: Callable[[Any, Callable[[str], None]], Any], connection: Co
 def main(target: str, fd: int) -> None:
     """Serve `target`, a function of (argument, mark), until the parent closes the socket."""
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    _limit(resource.RLIMIT_AS, MEMORY_LIMIT_BYTES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)

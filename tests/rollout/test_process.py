@@ -118,6 +118,25 @@ def test_a_target_that_cannot_be_imported_is_an_error_and_no_wait():
     pool.close()
 
 
+def test_a_parent_with_hard_limits_of_its_own_has_a_pool_that_works():
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "from rollout.verifiers.process import ProcessPool\n"
+        f"pool = ProcessPool({TARGET!r}, size=1)\n"
+        "print(pool.call('x', 30)['pid'])\n"
+        "pool.close()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = [{HERE!r}, {str(ROOT)!r}]\n{code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 0
+
+
 @pytest.mark.parametrize("what", ["idle", "hang", "hold"])
 def test_no_child_outlives_a_parent_that_was_killed(what):
     code = (
