@@ -41,7 +41,8 @@ def _ranking(bank: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
         "### Ranking real checkpoints",
         f"{len(bank)} checkpoints of the quickstart's task, made by "
         f"`benchmarks/selection/checkpoints.py`; {num_problems} problems of 2, 4, 5 and 6 lines "
-        "(lengths chosen so that the checkpoints differ, after a look at their scores on shorter ones), "
+        "(lengths chosen so that the checkpoints differ, after a look at their scores on shorter "
+        "ones), "
         f"{K} samples of each, stepwise, at temperature 1. The full evaluation:",
         "",
         f"| checkpoint | parameters | pass@{K} | 95% interval | single samples |",
