@@ -141,33 +141,28 @@ def estimate(
 
 
 def generate_examples(
-    service: Service, caller: Caller, body: GenerateExamples, run: Runner = on_ray
+    service: Service,
+    caller: Caller,
+    body: GenerateExamples,
+    run: Runner = on_ray,
+    watch: Path | None = None,
 ) -> dict[str, Any]:
     """Write verified expert solutions into a new file. Raises RequestError, ApiError.
 
     What a teacher wrote is kept for a day: the same call again, after a time-out or a kill, pays
-    only for the rest, and while the first one still runs it waits for it.
+    only for the rest, and while the first one still runs it waits for it. `watch` is a folder by
+    which a teacher's work is followed and ended (`native_work.generate_examples`).
     """
     deadline_s = TEACHER_DEADLINE_S if body.teacher else ESTIMATE_DEADLINE_S
     model = check_teacher(service, caller, body.teacher)
     with _folder(service) as folder:
-        path = _rows_file(service, caller, body, folder)
-        documents = [
-            _fetched(service, caller, file_id, folder, f"documents[{k}]")
-            for k, file_id in enumerate(body.documents)
-        ]
-        arguments = {
-            "path": path,
-            "num_examples": body.num_examples,
-            "grader": _grader(body),
-            "seed": body.seed,
-            "teacher": body.teacher and body.teacher.model_dump(mode="json"),
-        }
+        arguments = _examples_arguments(service, caller, body, folder)
         if body.teacher:
-            asked = arguments | {"documents": body.documents}
+            free = body.teacher.model_dump(mode="json", exclude={"price"})
+            asked = arguments | {"documents": body.documents, "teacher": free}
             arguments["journal"] = _journal(service, caller, asked)
-            arguments["documents"] = documents
             arguments["deadline_s"] = ANSWER_WITHIN_S * deadline_s
+            arguments["watch"] = watch
         if model is not None:
             arguments["teacher_path"] = _pinned(model, folder)
         made = _run(run, service, caller, body, deadline_s, "generate_examples", arguments)
@@ -184,6 +179,44 @@ def generate_examples(
         **({"teacher": made["teacher"]} if "teacher" in made else {}),
         "examples": made["rows"][:PREVIEW],
     }
+
+
+def estimate_examples(
+    service: Service, caller: Caller, body: GenerateExamples, run: Runner = on_ray
+) -> dict[str, Any]:
+    """Tokens and price of `generate_examples`, before anybody is asked. Raises as that does."""
+    model = check_teacher(service, caller, body.teacher)
+    if body.teacher is None:
+        raise RequestError(
+            "teacher: the solver is no teacher and costs nothing; give the teacher to estimate",
+            "teacher",
+        )
+    with _folder(service) as folder:
+        arguments = _examples_arguments(service, caller, body, folder)
+        if model is not None:
+            arguments["teacher_path"] = _pinned(model, folder)
+        work = "estimate_examples"
+        found = _run(run, service, caller, body, ESTIMATE_DEADLINE_S, work, arguments)
+    return {"object": "fine_tuning.examples.estimate", **found}
+
+
+def _examples_arguments(
+    service: Service, caller: Caller, body: GenerateExamples, folder: Path
+) -> dict[str, Any]:
+    """What both calls about examples hand to the work."""
+    arguments = {
+        "path": _rows_file(service, caller, body, folder),
+        "num_examples": body.num_examples,
+        "grader": _grader(body),
+        "seed": body.seed,
+        "teacher": body.teacher and body.teacher.model_dump(mode="json"),
+    }
+    if body.teacher:
+        arguments["documents"] = [
+            _fetched(service, caller, file_id, folder, f"documents[{k}]")
+            for k, file_id in enumerate(body.documents)
+        ]
+    return arguments
 
 
 def _journal(service: Service, caller: Caller, arguments: Mapping[str, Any]) -> Path:
@@ -320,11 +353,17 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def new_folder(service: Service) -> Path:
+    """A folder that every node sees. Whoever made it removes it."""
+    folder = service.settings.data / TASKS_FOLDER / new_id("task-")
+    folder.mkdir(parents=True)
+    return folder
+
+
 @contextmanager
 def _folder(service: Service) -> Iterator[Path]:
     """A folder that every node sees, gone afterwards."""
-    folder = service.settings.data / TASKS_FOLDER / new_id("task-")
-    folder.mkdir(parents=True)
+    folder = new_folder(service)
     try:
         yield folder
     finally:

@@ -37,6 +37,7 @@ class GenerateExamples(RowsOrFile):
     teacher: TeacherRequest | None = None  # none: the programmatic solver
     # Ids of text files: the teacher is shown passages of them that share words with the problem.
     documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
+    stream: bool = False  # progress as server-sent events; closing the connection cancels
 
     @model_validator(mode="after")
     def _documents_have_a_reader(self) -> "GenerateExamples":

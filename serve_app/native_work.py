@@ -3,12 +3,14 @@
 It loads tokenizers, starts engines and runs graders, none of which an API replica should do.
 """
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rollout.verifiers.registry import parse_grader
+from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.native_select import select_model
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
@@ -16,14 +18,23 @@ from serve_app.prepare_experts import find_grader
 from serve_app.prepare_rows import JobRows, as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from train.data import read_rows
-from train.experts.by_teacher import NothingToAskError, parse_teacher, solve_by_teacher
+from train.experts.by_teacher import (
+    NothingToAskError,
+    TeacherSpec,
+    parse_teacher,
+    solve_by_teacher,
+)
+from train.experts.collected import Asked, Collected
 from train.experts.engine_teacher import TeacherStartError
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
+from train.experts.teacher_estimate import estimate_teacher
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
 from train.spec import JobSpec, load_spec
 
-__all__ = ["estimate_job", "generate_examples", "select_model"]
+__all__ = ["estimate_examples", "estimate_job", "generate_examples", "select_model"]
+
+TOLD = ("asked", "accepted", "rejected", "dropped", "drafts", "prompt_tokens", "completion_tokens")
 
 
 def estimate_job(
@@ -75,12 +86,14 @@ def generate_examples(
     deadline_s: float | None = None,
     documents: Sequence[Path] = (),
     teacher_path: str | None = None,
+    watch: Path | None = None,
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
 
     `journal` keeps what a teacher wrote: the same call again asks for the rest only. After
     `deadline_s` a teacher is asked for nothing more, and what is there is returned.
-    `teacher_path` is where the model of a teacher on the cluster's own engines lies.
+    `teacher_path` is where the model of a teacher on the cluster's own engines lies. `watch` is a
+    folder: how far a teacher is stands in its PROGRESS, and a file CANCEL there ends the asking.
 
     Raises PrepareError when no row can be solved or no solution was verified.
     """
@@ -97,6 +110,7 @@ def generate_examples(
             deadline_s,
             _texts(documents),
             teacher_path,
+            watch,
         )
     try:
         solve_rows(rows, 1)
@@ -145,6 +159,7 @@ def _by_teacher(
     deadline_s: float | None,
     documents: Sequence[str],
     teacher_path: str | None,
+    watch: Path | None,
 ) -> dict[str, Any]:
     rows = data.rows["training"]
     judge = parse_grader(dict(grader)) if grader else find_grader(data)
@@ -160,6 +175,8 @@ def _by_teacher(
             deadline_s=deadline_s,
             documents=documents,
             model_path=teacher_path,
+            tell=None if watch is None else lambda made: _tell(watch, made.asked, spec),
+            cancelled=None if watch is None else (watch / CANCEL).exists,
         )
     except NothingToAskError as error:
         raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
@@ -176,6 +193,9 @@ def _by_teacher(
         if row.id in solutions
     ]
     counts = found.summary()
+    if spec.price is not None:
+        tokens = counts["prompt_tokens"], counts["completion_tokens"]
+        counts["cost"] = spec.price.cost(*tokens)  # of the rejected ones too
     return {
         "rows": made,
         "num_rejected": counts["rejected"],
@@ -183,3 +203,39 @@ def _by_teacher(
         "summary": found.describe(),
         "teacher": counts,
     }
+
+
+def _tell(watch: Path, asked: Sequence[Asked], spec: TeacherSpec) -> None:
+    """Write how far it is; whoever reads sees this state or an earlier one, whole."""
+    counts = Collected(list(asked)).summary()
+    told = {name: counts[name] for name in TOLD}
+    if spec.price is not None:
+        told["cost"] = spec.price.cost(told["prompt_tokens"], told["completion_tokens"])
+    hidden = watch / f".{PROGRESS}"
+    hidden.write_text(json.dumps(told), encoding="utf-8")
+    hidden.replace(watch / PROGRESS)
+
+
+def estimate_examples(
+    path: Path,
+    num_examples: int,
+    grader: Mapping[str, Any] | None,
+    seed: int,
+    teacher: Mapping[str, Any],
+    documents: Sequence[Path] = (),
+    teacher_path: str | None = None,
+) -> dict[str, Any]:
+    """What `generate_examples` with a teacher would take. Nobody is asked. Raises PrepareError."""
+    data = read_rows_of({"training": path})
+    try:
+        return estimate_teacher(
+            data.rows["training"],
+            parse_teacher(teacher),
+            num_examples,
+            grader=parse_grader(dict(grader)) if grader else find_grader(data),
+            seed=seed,
+            documents=_texts(documents),
+            count_tokens=load_model_at_hand(teacher_path).count_tokens if teacher_path else None,
+        )
+    except NothingToAskError as error:
+        raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None

@@ -6,16 +6,19 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
 
 from serve_app import native, preview, wire
 from serve_app.auth import Calling
 from serve_app.context import ServiceOf
 from serve_app.create import Attempted
 from serve_app.errors import unavailable
+from serve_app.examples_stream import stream_examples
 from serve_app.fair_threads import FairThreads
 from serve_app.keys import Caller
 from serve_app.native_schemas import GenerateExamples, SelectModel
@@ -87,14 +90,34 @@ async def select_model(body: SelectModel, caller: Calling, service: ServiceOf) -
     return await _apart(caller, lambda: native.select_model(service, caller, body, native.on_ray))
 
 
-@router.post("/examples/generate")
-@fine_tuning.post("/examples")
+@router.post("/examples/generate", response_model=None)
+@fine_tuning.post("/examples", response_model=None)
 async def generate_examples(
     body: GenerateExamples, caller: Calling, service: ServiceOf
+) -> dict[str, Any] | StreamingResponse:
+    """Write verified expert solutions of the rows' problems into a new file.
+
+    With `stream`: events `progress`, then `result` or `error`; closing the connection cancels.
+    """
+    if not body.stream:
+        return await _apart(
+            caller, lambda: native.generate_examples(service, caller, body, native.on_ray)
+        )
+    watch = native.new_folder(service)
+    call = _submit(
+        caller, lambda: native.generate_examples(service, caller, body, native.on_ray, watch)
+    )
+    return StreamingResponse(stream_examples(call, watch), media_type="text/event-stream")
+
+
+@router.post("/examples/estimate")
+@fine_tuning.post("/examples/estimate")
+async def estimate_examples(
+    body: GenerateExamples, caller: Calling, service: ServiceOf
 ) -> dict[str, Any]:
-    """Write verified expert solutions of the rows' problems into a new file."""
+    """Tokens, and the price where `teacher.price` is given, of examples; nobody is asked."""
     return await _apart(
-        caller, lambda: native.generate_examples(service, caller, body, native.on_ray)
+        caller, lambda: native.estimate_examples(service, caller, body, native.on_ray)
     )
 
 
@@ -113,12 +136,17 @@ async def estimate(body: CreateJob, caller: Calling, service: ServiceOf) -> dict
 
 async def _apart(caller: Caller, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Wait for a call in the threads, at the project's turn."""
+    return await asyncio.wrap_future(_submit(caller, call))
+
+
+def _submit(caller: Caller, call: Callable[[], dict[str, Any]]) -> "Future[dict[str, Any]]":
+    """A call in the threads, at the project's turn."""
 
     def run() -> dict[str, Any]:
         with _cluster_is_needed():
             return call()
 
-    return await asyncio.wrap_future(_threads.submit(caller.project_id, run))
+    return _threads.submit(caller.project_id, run)
 
 
 @contextmanager

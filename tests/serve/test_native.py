@@ -10,6 +10,7 @@ from servers import Answer, completion, serve
 from serve.kit import Tenant
 from serve_app import native, native_work
 from serve_app.create import Attempted
+from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.native_schemas import GenerateExamples, SelectModel
 from serve_app.preparation import prepare_job
 from serve_app.request_types import RequestError, parse_request
@@ -18,6 +19,7 @@ from serve_app.store import jobs
 from serve_app.store.events import add_event
 from serve_app.store.tables import StoredFile
 from train.experts import digit_programs
+from train.experts.draft import FORM
 
 MODEL = "ferrata-tiny"
 CLUSTER = {"CPU": 2.0, "memory": 8e9}
@@ -246,6 +248,86 @@ def test_the_same_examples_asked_for_again_are_paid_for_once(whole, caller):
         assert len(server.requests) == 4
         ask(seed=1)
         assert len(server.requests) == 7, "another call"
+
+
+def sums_teacher(server, **fields) -> dict:
+    """A body that asks `server` for the quickstart's problems with their answers."""
+    rows = problems(6)
+    for row in rows:
+        row["reference_answer"] = digit_programs.solve(row["messages"][0]["content"])[2]
+    teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t", "concurrency": 1}
+    return {"rows": rows, "teacher": teacher | fields, "grader": {"type": "answer"}}
+
+
+def honest_teacher(request) -> Answer:
+    """Solves the problem that it is asked; ten tokens in, five out."""
+    steps, _, answer = digit_programs.solve(request.json["messages"][1]["content"])
+    return completion(f"1. {steps[0]}\n2. {steps[1]}\nAnswer: {answer}")
+
+
+def test_a_watched_call_tells_how_far_it_is_and_ends_when_it_is_cancelled(whole, caller, tmp_path):
+    """The third question comes after the file CANCEL: three solutions, all kept, and no fourth."""
+    seen = []
+
+    def watched(request) -> Answer:
+        progress = tmp_path / PROGRESS
+        seen.append(json.loads(progress.read_text())["accepted"] if progress.exists() else 0)
+        if len(seen) == 3:
+            (tmp_path / CANCEL).touch()
+        return honest_teacher(request)
+
+    with serve(watched) as server:
+        price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
+        body = parse_request(GenerateExamples, sums_teacher(server, price=price))
+        answer = native.generate_examples(whole, caller, body, run=here, watch=tmp_path)
+        assert len(server.requests) == 3
+        assert seen == [0, 1, 2]
+        told = answer["teacher"]
+        assert (told["asked"], told["accepted"]) == (3, 3)
+        assert told["stopped"] == "stopped: the call was cancelled"
+        spent = told["prompt_tokens"] * 0.001 + told["completion_tokens"] * 0.01
+        assert told["cost"] == pytest.approx(spent) and spent > 0
+        assert json.loads((tmp_path / PROGRESS).read_text())["cost"] == pytest.approx(spent)
+        again = native.generate_examples(whole, caller, body, run=here)
+        assert again["teacher"]["accepted"] == 6
+        assert len(server.requests) == 6, "what was accepted before is not asked again"
+
+
+def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whole, caller):
+    with serve(honest_teacher) as server:
+        price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
+        raw = sums_teacher(server, price=price, max_tokens=100, max_rounds=2)
+        raw |= {"num_examples": 4}
+        raw["rows"].append(raw["rows"][0] | {"reference_answer": "again"})
+        found = native.estimate_examples(
+            whole, caller, parse_request(GenerateExamples, raw), run=here
+        )
+        assert server.requests == []
+    assert (found["problems_to_choose_from"], found["num_examples"]) == (6, 4)
+    assert found["left_out"] == {"duplicate (exact)": 1}
+    first, most = found["first_drafts"], found["at_most"]
+    # Four drafts of a hundred tokens; and six problems, two rounds, none accepted.
+    assert (first["drafts"], first["completion_tokens"]) == (4, 400)
+    assert (most["drafts"], most["completion_tokens"]) == (12, 1200)
+    # All problems are of one length: a draft's prompt is FORM, a line feed and the problem, by 4.
+    prompt = -(-(len(FORM) + 1 + len("0000:1sr,2li")) // 4)
+    assert first["prompt_tokens"] == 4 * prompt
+    assert first["cost"] == pytest.approx(4 * prompt * 0.001 + 400 * 0.01)
+    assert most["prompt_tokens"] > 2 * 6 * prompt + 6 * 100
+
+
+def test_an_estimate_without_a_teacher_or_anything_to_ask_says_so(whole, caller):
+    def refusal(raw: dict) -> RequestError:
+        with pytest.raises(RequestError) as refused:
+            native.estimate_examples(whole, caller, parse_request(GenerateExamples, raw), run=here)
+        return refused.value
+
+    assert refusal({"rows": problems(2)}).param == "teacher"
+    with serve(honest_teacher) as server:
+        raw = sums_teacher(server)
+        raw["rows"] = [row | {"expert_steps": ["1"]} for row in raw["rows"]]
+        assert refusal(raw).code == "nothing_to_solve"
+    assert folders(whole) == []
 
 
 def test_a_dead_teachers_words_reach_the_caller(whole, caller):

@@ -6,10 +6,10 @@ from rollout.types import Problem, Rollout, RolloutGroup, Verdict
 from train.data import Row
 from train.experts.allocation import allocate, weights
 from train.experts.duplicates import DuplicateIndex, jaccard, shingles
-from train.experts.generator import DynamicExampleGenerator, TokenPrice, outside_band
+from train.experts.generator import DynamicExampleGenerator, outside_band
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.outcomes import Outcomes
-from train.experts.teachers import Draft, TeacherError
+from train.experts.teachers import Draft, TeacherError, TokenPrice
 from train.experts.verification import verifier_of
 from train.experts.weakness import UNNAMED, standings
 

@@ -4,7 +4,7 @@ Rows that carry steps already are shown to the teacher as solved examples, and s
 the user's documents, where they share words with the problem.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
 from train.experts.collected import Collected
 from train.experts.engine_teacher import EngineTeacherSpec, engine_teacher
-from train.experts.generator import DynamicExampleGenerator
+from train.experts.generator import DynamicExampleGenerator, Generated
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher
@@ -41,22 +41,17 @@ def solve_by_teacher(
     documents: Sequence[str] = (),
     held_out: Sequence[Row] = (),
     model_path: str | None = None,
+    tell: Callable[[Generated], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Collected:
     """Have at most `count` rows solved; None: all.
 
-    See `DynamicExampleGenerator.generate` for `journal`, `deadline_s` and `held_out`; `documents`
-    are whole texts. `model_path` is where the model of a teacher on the cluster's own engines lies.
+    See `DynamicExampleGenerator.generate` for `journal`, `held_out`, `deadline_s`, `tell` and
+    `cancelled`; `documents` are whole texts. `model_path` is where the model of a teacher on
+    the cluster's own engines lies.
     Raises NothingToAskError, JournalError, TeacherStartError.
     """
-    bare = [row for row in rows if not row.expert_steps]
-    askable = verifiable(bare, grader)
-    if not askable:
-        raise NothingToAskError(
-            f"the teacher's solutions could not be verified: none of the {len(bare)} rows without "
-            "expert_steps has a `reference_answer`; add it, or give a grader that needs none"
-            if bare
-            else "every row has expert_steps already; leave the teacher out"
-        )
+    askable = askable_rows(rows, grader)
     passages = [passage for text in documents for passage in split_document(text)]
     with teacher_of(spec, model_path) as teacher:
         orchestrator = CollaborationOrchestrator(
@@ -67,7 +62,7 @@ def solve_by_teacher(
             concurrency=spec.concurrency,
             seed=seed,
             run={
-                "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits"}),
+                "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits", "price"}),
                 "grader": as_json(grader),
                 "protocol": protocol,
                 "documents": passages,
@@ -76,7 +71,7 @@ def solve_by_teacher(
                 else f"grader {kind_of(grader)}",
             },
         )
-        generator = DynamicExampleGenerator(orchestrator, seed=seed)
+        generator = DynamicExampleGenerator(orchestrator, price=spec.price, seed=seed)
         solved = [row for row in rows if row.expert_steps]
         made = generator.generate(
             [*solved, *askable],
@@ -84,8 +79,23 @@ def solve_by_teacher(
             held_out=held_out,
             journal=journal,
             deadline_s=deadline_s,
+            tell=tell,
+            cancelled=cancelled,
         )
         return made.collected
+
+
+def askable_rows(rows: Sequence[Row], grader: Verifier | None) -> list[Row]:
+    """Those without steps whose solutions can be verified. Raises NothingToAskError."""
+    bare = [row for row in rows if not row.expert_steps]
+    if askable := verifiable(bare, grader):
+        return list(askable)
+    raise NothingToAskError(
+        f"the teacher's solutions could not be verified: none of the {len(bare)} rows without "
+        "expert_steps has a `reference_answer`; add it, or give a grader that needs none"
+        if bare
+        else "every row has expert_steps already; leave the teacher out"
+    )
 
 
 def as_json(grader: Verifier | None) -> Any:

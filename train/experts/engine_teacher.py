@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollout.engine import Engine, EngineSpec
 from rollout.live import ContextLengthError, SamplingExtras
 from rollout.types import Problem, SamplingSpec
-from train.experts.teachers import Draft, Messages, TeacherError
+from train.experts.teachers import Draft, Messages, TeacherError, TokenPrice
 
 LONGEST_CONTEXT = 8192  # tokens, where the model could take more and the spec does not say
 MAX_RESTARTS = 3  # of one engine; as often is what it owed asked again
@@ -55,6 +55,7 @@ class EngineTeacherSpec(BaseModel):
     kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
     start_deadline_s: Annotated[float, Field(gt=0)] = 600.0  # the engines are ready
     draft_deadline_s: Annotated[float, Field(gt=0)] = 900.0  # one draft, its waiting included
+    price: TokenPrice | None = None  # stated by the user; null: costs are not told
 
 
 @dataclass(frozen=True)

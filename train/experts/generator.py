@@ -21,24 +21,10 @@ from train.experts.duplicates import DuplicateIndex, common_shingles
 from train.experts.families import Solution
 from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.outcomes import Outcomes
+from train.experts.teachers import TokenPrice
 from train.experts.weakness import Standing, named_skills, standings
 
 MIN_BAND_SAMPLES = 4  # of a row, before its pass rate says that it is too easy or too hard
-
-
-@dataclass(frozen=True)
-class TokenPrice:
-    """What a teacher's tokens cost, per million, in any one currency."""
-
-    prompt_per_million: float = 0.0
-    completion_per_million: float = 0.0
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Of so many tokens."""
-        return (
-            prompt_tokens * self.prompt_per_million
-            + completion_tokens * self.completion_per_million
-        ) / 1e6
 
 
 @dataclass
@@ -76,7 +62,7 @@ class DynamicExampleGenerator:
         orchestrator: CollaborationOrchestrator,
         *,
         mode: Mode = "uniform",
-        price: TokenPrice = TokenPrice(),
+        price: TokenPrice | None = None,
         seed: int = 0,
     ) -> None:
         self._mode: Mode = mode
@@ -93,55 +79,35 @@ class DynamicExampleGenerator:
         journal: Path | None = None,
         tell: Callable[[Generated], None] | None = None,
         deadline_s: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Generated:
         """Have at most `count` of `rows` solved; rows with steps count as the set that is there.
 
         `outcomes` are the policy's on `rows`: without them there is no band, and `weakness` shares
         as `uniform` does. `journal` keeps over a kill what is known, and the same call goes
         on there; skills after the first have a file of their own beside it. `tell` hears of every
-        answer; what it raises ends the call. After `deadline_s` nothing more is asked.
+        answer; what it raises ends the call. After `deadline_s`, or
+        when `cancelled` says True, nothing more is asked.
         """
         ends_s = None if deadline_s is None else time.monotonic() + deadline_s
         known = outcomes or Outcomes()
         found = standings(rows, known)
-        candidates, left_out = self._candidates(rows, held_out, known)
-        groups = by_weakest_skill(candidates, found)
+        chosen, left_out = candidates(rows, held_out, known, self._seed)
+        groups = by_weakest_skill(chosen, found)
         available = {skill: len(members) for skill, members in groups.items()}
         planned = allocate(count, available, weights(available, found, self._mode))
         made = Generated(self._mode, planned, left_out, found)
         for number, skill in enumerate(sorted(groups)):
             file = journal and beside(journal, number)
-            self._ask(made, skill, groups[skill], planned[skill], file, tell, ends_s)
-        missing = min(count, len(candidates)) - len(made.solutions)
+            self._ask(made, skill, groups[skill], planned[skill], file, tell, ends_s, cancelled)
+        missing = min(count, len(chosen)) - len(made.solutions)
         asked = {one.row_id for one in made.asked}
-        if rest := [row for row in candidates if row.id not in asked]:
+        if rest := [row for row in chosen if row.id not in asked]:
             # Some skill ran out of rows that the teacher can solve: the others make up for it.
             file = journal and beside(journal, len(groups))
-            self._ask(made, None, rest, missing, file, tell, ends_s)
-        self._trace(made, candidates, known)
+            self._ask(made, None, rest, missing, file, tell, ends_s, cancelled)
+        self._trace(made, chosen, known)
         return made
-
-    def _candidates(
-        self, rows: Sequence[Row], held_out: Sequence[Row], outcomes: Outcomes
-    ) -> tuple[list[Row], dict[str, int]]:
-        """The rows to choose from, in an order that the seed fixes; why others are none of them."""
-        kept, left_out = [], Counter()
-        common = common_shingles(row.problem_text for row in (*rows, *held_out))
-        hidden = DuplicateIndex((row.problem_text for row in held_out), common)
-        seen = DuplicateIndex((row.problem_text for row in rows if row.expert_steps), common)
-        order = [row for row in rows if not row.expert_steps]
-        random.Random(self._seed).shuffle(order)
-        for row in order:
-            if kind := hidden.find(row.problem_text):
-                left_out[f"held out ({kind})"] += 1
-            elif kind := seen.find(row.problem_text):
-                left_out[f"duplicate ({kind})"] += 1
-            elif reason := outside_band(row, outcomes):
-                left_out[reason] += 1
-            else:
-                kept.append(row)
-                seen.add(row.problem_text)
-        return kept, dict(left_out)
 
     def _ask(
         self,
@@ -152,6 +118,7 @@ class DynamicExampleGenerator:
         journal: Path | None,
         tell: Callable[[Generated], None] | None,
         ends_s: float | None,
+        cancelled: Callable[[], bool] | None,
     ) -> None:
         if count <= 0 or made.stopped:
             return
@@ -163,15 +130,15 @@ class DynamicExampleGenerator:
             if tell is not None:
                 tell(made)
 
-        collected = self._orchestrator.collect(rows, count, journal, heard, left_s)
+        collected = self._orchestrator.collect(rows, count, journal, heard, left_s, cancelled)
         made.asked, made.stopped = before + collected.asked, collected.stopped
         for one in collected.asked:
             if one.solution is not None:
-                cost = self._price.cost(one.prompt_tokens, one.completion_tokens)
                 made.provenance[one.row_id] = {
                     **one.provenance,
                     "verdict": "accepted",
-                    "cost": cost,
+                    "cost": self._price
+                    and self._price.cost(one.prompt_tokens, one.completion_tokens),
                     "asked_for": skill,
                 }
 
@@ -182,6 +149,29 @@ class DynamicExampleGenerator:
             told["skills"] = list(named_skills(by_id[row_id]))
             told["policy_pass_rate"] = one.pass_rate if one and one.num_samples else None
             told["allocation"] = self._mode
+
+
+def candidates(
+    rows: Sequence[Row], held_out: Sequence[Row], outcomes: Outcomes, seed: int
+) -> tuple[list[Row], dict[str, int]]:
+    """The rows to choose from, in an order that the seed fixes; why others are none of them."""
+    kept, left_out = [], Counter()
+    common = common_shingles(row.problem_text for row in (*rows, *held_out))
+    hidden = DuplicateIndex((row.problem_text for row in held_out), common)
+    seen = DuplicateIndex((row.problem_text for row in rows if row.expert_steps), common)
+    order = [row for row in rows if not row.expert_steps]
+    random.Random(seed).shuffle(order)
+    for row in order:
+        if kind := hidden.find(row.problem_text):
+            left_out[f"held out ({kind})"] += 1
+        elif kind := seen.find(row.problem_text):
+            left_out[f"duplicate ({kind})"] += 1
+        elif reason := outside_band(row, outcomes):
+            left_out[reason] += 1
+        else:
+            kept.append(row)
+            seen.add(row.problem_text)
+    return kept, dict(left_out)
 
 
 def beside(journal: Path, number: int) -> Path:

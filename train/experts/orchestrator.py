@@ -61,13 +61,14 @@ class CollaborationOrchestrator:
         journal: Path | None = None,
         tell: Callable[[Collected], None] | None = None,
         deadline_s: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Collected:
         """Ask for solutions of `rows`, in an order that the seed fixes, until `count` are verified.
 
         `journal` keeps what is known over a kill: the same call goes on there, and asks again where
-        the teacher had failed. After `deadline_s`,
-        or MAX_FAILURES failures of the teacher one after another, nothing more is asked, and
-        `stopped` says so. Raises JournalError when the file is another run's.
+        the teacher had failed. After `deadline_s`, after MAX_FAILURES failures of the teacher one
+        after another, and when `cancelled` (asked before every problem) says True, nothing more is
+        asked, and `stopped` says so. Raises JournalError when the file is another run's.
         """
         ends_s = None if deadline_s is None else time.monotonic() + deadline_s
         order = list(rows)
@@ -81,7 +82,7 @@ class CollaborationOrchestrator:
         wanted = len(order) if count is None else count
         try:
             with ThreadPoolExecutor(self._concurrency, thread_name_prefix="teacher") as pool:
-                for one in self._asked(pool, waiting, wanted, collected, ends_s):
+                for one in self._asked(pool, waiting, wanted, collected, ends_s, cancelled):
                     if book is not None:
                         book.add(to_json(one))
                     collected.asked = [a for a in collected.asked if a.row_id != one.row_id]
@@ -100,6 +101,7 @@ class CollaborationOrchestrator:
         wanted: int,
         collected: Collected,
         ends_s: float | None,
+        cancelled: Callable[[], bool] | None,
     ) -> Iterator[Asked]:
         """Ask for no more at once than are still missing: none is paid for and thrown away."""
         running: set[Future[Asked]] = set()
@@ -109,6 +111,8 @@ class CollaborationOrchestrator:
                 collected.stopped = f"stopped: the teacher failed {self._failures} times in a row"
             elif ends_s is not None and time.monotonic() >= ends_s and missing > 0:
                 collected.stopped = "stopped: the time for this call was used up"
+            elif cancelled is not None and missing > 0 and cancelled():
+                collected.stopped = "stopped: the call was cancelled"
             while len(running) < min(self._concurrency, missing) and not collected.stopped:
                 if (row := next(waiting, None)) is None:
                     break

@@ -50,6 +50,22 @@ class Teacher(Protocol):
         ...
 
 
+class TokenPrice(BaseModel):
+    """What a teacher's tokens cost, per million, in any one currency."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompt_per_million: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    completion_per_million: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Of so many tokens."""
+        return (
+            prompt_tokens * self.prompt_per_million
+            + completion_tokens * self.completion_per_million
+        ) / 1e6
+
+
 class EndpointTeacherSpec(BaseModel):
     """An OpenAI-compatible chat endpoint that writes solutions."""
 
@@ -64,6 +80,7 @@ class EndpointTeacherSpec(BaseModel):
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 3  # drafts of one problem, the first included
     concurrency: Annotated[int, Field(ge=1, le=64)] = 8  # problems asked at once
     limits: Limits = Limits(timeout_s=120.0, deadline_s=300.0)
+    price: TokenPrice | None = None  # stated by the user; null: costs are not told
 
 
 class EndpointTeacher:
