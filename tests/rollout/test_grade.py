@@ -25,11 +25,13 @@ class Fixed(Grader):
     """Gives the grade it was made with, or raises."""
 
     grade_given: Any = None
+    weight: float = 1.0
     input: Any = None
     reference: Any = None
     other: Any = None
 
     def _grade(self, problem: Problem, rollout: Rollout) -> Grade:
+        assert (type(problem), type(rollout)) == (Problem, Rollout)
         if isinstance(self.grade_given, type):
             raise self.grade_given("as asked")
         return self.grade_given
@@ -105,6 +107,12 @@ def test_graders_are_frozen_and_refuse_unknown_fields():
         Fixed(nonsense=1)
 
 
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_setting_that_is_no_finite_number_is_refused(weight):
+    with pytest.raises(ValidationError, match="finite"):
+        Fixed(weight=weight)
+
+
 def test_grades_and_usage_are_frozen():
     with pytest.raises(FrozenInstanceError):
         Grade(1.0).reward = 0.0
@@ -125,6 +133,7 @@ class Foreign:
 
     def verify(self, problem: Problem, rollout: Rollout) -> Verdict:
         """Return the verdict it was made with."""
+        assert (type(problem), type(rollout)) == (Problem, Rollout)
         return self.verdict
 
 

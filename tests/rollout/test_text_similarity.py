@@ -70,6 +70,11 @@ def test_an_empty_text_is_a_format_error(text):
     assert grade(grader("fuzzy_match"), text) == Grade(0.0, format_error=True)
 
 
+def test_a_rendered_text_of_spaces_is_a_format_error_too():
+    blank = TextSimilarityGrader(input=" \n", reference=" \n", evaluation_metric="fuzzy_match")
+    assert grade(blank, "whatever") == Grade(0.0, format_error=True)
+
+
 def test_a_text_of_more_characters_than_allowed_scores_nothing_unread():
     g = grader("fuzzy_match", max_characters=4)
     assert grade(g, "abcd", "abcd") == Grade(1.0)
