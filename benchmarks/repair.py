@@ -14,6 +14,7 @@ import os
 import random
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,12 +23,14 @@ from rollout.verifiers.registry import parse_grader
 from train.data import Row
 from train.experts.engine_teacher import EngineTeacher, EngineTeacherSpec, engine_teacher
 from train.experts.orchestrator import CollaborationOrchestrator
+from train.experts.retriever import Retriever, solved_examples
 from train.experts.verification import verifier_of
 from train.statistics import bonett_price_interval
 
 RESULTS = Path(__file__).with_name("repair_results")
 ARMS = ("reasons", "blind")
 SEEDS, NUM_ROWS, ROUNDS, MAX_TOKENS, TEMPERATURE = (0, 1, 2), 48, 3, 128, 0.7
+NUM_EXAMPLES, EXAMPLES_SEED = 12, 1000  # solved ones; the retriever picks three for each row
 
 
 def sums(seed: int, count: int) -> list[Row]:
@@ -41,26 +44,46 @@ def sums(seed: int, count: int) -> list[Row]:
     return list(rows.values())
 
 
-def run_cell(teacher: EngineTeacher, cell: Path, arm: str, seed: int, facts: dict) -> None:
+def solved(count: int, taken: list[Row]) -> list[Row]:
+    """Other sums with the steps of an expert: tens, ones, and both together."""
+    problems, rows = {row.id for row in taken}, []
+    for row in sums(EXAMPLES_SEED, count + len(taken)):
+        first, second = (int(part) for part in row.problem_text[8:-1].split(" + "))
+        tens, ones = first // 10 * 10 + second // 10 * 10, first % 10 + second % 10
+        steps = (
+            f"**Tens**: {first // 10 * 10} + {second // 10 * 10} = {tens}",
+            f"**Ones**: {first % 10} + {second % 10} = {ones}",
+            f"**Sum**: {tens} + {ones} = {first + second}",
+        )
+        if row.id not in problems:
+            rows.append(replace(row, expert_steps=steps))
+    return rows[:count]
+
+
+def run_cell(
+    teacher: EngineTeacher, cell: Path, arm: str, seed: int, num_examples: int, facts: dict
+) -> None:
     """Ask for every row, this way, and write what became of it."""
     from benchmarks.learning.cells import provenance, write_cell
 
     started_s = time.monotonic()
     spec = teacher.spec
+    rows = sums(seed, NUM_ROWS)
     orchestrator = CollaborationOrchestrator(
         teacher,
         verifier_of(parse_grader({"type": "answer"}), "single"),
+        Retriever(solved_examples(solved(num_examples, rows))),
         max_rounds=ROUNDS,
         repair="reasons" if arm == "reasons" else "blind",
         concurrency=spec.concurrency,
         seed=seed,
     )
-    found = orchestrator.collect(sums(seed, NUM_ROWS))
+    found = orchestrator.collect(rows)
     if found.stopped:
         raise RuntimeError(f"{cell.stem}: {found.stopped}; a cell that is not whole is not kept")
     told = found.summary()
     # The draft that was accepted, counted from 1; null where none was.
-    rows = {
+    accepted_at = {
         one.row_id: one.drafts if one.outcome == "accepted" else None
         for one in sorted(found.asked, key=lambda one: one.row_id)
     }
@@ -71,21 +94,22 @@ def run_cell(teacher: EngineTeacher, cell: Path, arm: str, seed: int, facts: dic
             "arm": arm,
             "seed": seed,
             **provenance(),
-            "settings": settings(),
+            "settings": settings(num_examples),
             "seconds": round(time.monotonic() - started_s, 1),
             "summary": told,
-            "accepted_at": rows,
+            "accepted_at": accepted_at,
         },
     )
 
 
-def settings() -> dict[str, Any]:
+def settings(num_examples: int) -> dict[str, Any]:
     """What cells must share to stand beside each other."""
     return {
         "num_rows": NUM_ROWS,
         "rounds": ROUNDS,
         "max_tokens": MAX_TOKENS,
         "temperature": TEMPERATURE,
+        "num_examples": num_examples,
     }
 
 
@@ -118,8 +142,9 @@ def render(results: Path) -> str:
         "verifier's reasons (`reasons`), or the first conversation is asked again with another "
         f"seed (`blind`); at most {ROUNDS} drafts a row, {MAX_TOKENS} tokens each, temperature "
         f"{TEMPERATURE:g}. The first draft is asked for by the same conversation "
-        "and seed both ways (in bfloat16 it may differ with what is decoded beside it). Tables "
-        "show the share of rows whose solution was accepted.",
+        "and seed both ways (in bfloat16 it may differ with what is decoded beside it). A reason "
+        "says of an equation that is wrong what its right side is, and never the answer asked for. "
+        "Tables show the share of rows whose solution was accepted.",
     ]
     if not cells:
         lines += ["", "No cell has been run: nothing is claimed."]
@@ -133,9 +158,12 @@ def _teacher(name: str, cells: list[dict[str, Any]]) -> list[str]:
     seeds = [s for s in SEEDS if all((arm, s) in by_key for arm in ARMS)]
     rounds = range(1, ROUNDS + 1)
     heads = " | ".join(f"{n} draft{'s' if n > 1 else ''}" for n in rounds)
+    shown = cells[0]["settings"]["num_examples"]
     lines = [
         "",
         f"## {name}",
+        "",
+        f"Three of {shown} solved examples are shown." if shown else "No example is shown.",
         "",
         f"| way | seed | {heads} | drafts | dropped | prompt tokens | sampled |",
     ]
@@ -178,7 +206,7 @@ def _tokens(cell: dict[str, Any]) -> int:
     return cell["summary"]["prompt_tokens"] + cell["summary"]["completion_tokens"]
 
 
-def run(model: Path, name: str, seeds: list[int], results: Path) -> None:
+def run(model: Path, name: str, seeds: list[int], results: Path, num_examples: int) -> None:
     """Run the cells of a teacher that are missing. Raises ValueError beside cells of others."""
     from benchmarks.learning.cells import weights_hash  # loads torch, which the page does not need
 
@@ -191,7 +219,7 @@ def run(model: Path, name: str, seeds: list[int], results: Path) -> None:
                 wanted.append((cell, arm, seed))
                 continue
             kept = json.loads(cell.read_text("utf-8"))
-            for field, value in (facts | {"settings": settings()}).items():
+            for field, value in (facts | {"settings": settings(num_examples)}).items():
                 if kept[field] != value:
                     raise ValueError(
                         f"{cell} has {field} {kept[field]}, this run {value}: give another --name, "
@@ -215,7 +243,7 @@ def run(model: Path, name: str, seeds: list[int], results: Path) -> None:
     try:
         with engine_teacher(spec, str(model)) as teacher:
             for cell, arm, seed in wanted:
-                run_cell(teacher, cell, arm, seed, facts)
+                run_cell(teacher, cell, arm, seed, num_examples, facts)
                 print(f"{cell}: done", flush=True)
     finally:
         ray.shutdown()
@@ -227,11 +255,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of the teacher's model")
     parser.add_argument("--name", default="SmolLM2-135M-Instruct", help="what the page calls it")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--examples", type=int, default=NUM_EXAMPLES, help="solved ones to show")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--report", type=Path, help="write the page here")
     args = parser.parse_args()
     if args.model is not None:
-        run(args.model, args.name, args.seeds, args.results)
+        run(args.model, args.name, args.seeds, args.results, args.examples)
     if args.report is not None:
         args.report.write_text(render(args.results), encoding="utf-8")
 

@@ -16,7 +16,7 @@ def cell(arm: str, seed: int, accepted_at: dict, prompt: int, sampled: int) -> d
         "seed": seed,
         "commit": "c0ffee",
         "date": "2026-01-02",
-        "settings": repair.settings(),
+        "settings": repair.settings(12),
         "summary": summary,
         "accepted_at": accepted_at,
     }
@@ -75,13 +75,24 @@ def test_the_same_seed_gives_the_same_sums_with_right_answers():
         assert row.reference_answer == str(int(first) + int(second))
 
 
+def test_solved_examples_are_other_sums_with_right_steps():
+    rows = repair.sums(repair.EXAMPLES_SEED, 40)
+    examples = repair.solved(5, rows)
+    assert len(examples) == 5
+    assert not {row.id for row in examples} & {row.id for row in rows}
+    for row in examples:
+        *_, total = (step.split(": ")[1] for step in row.expert_steps)
+        left, right = total.split(" = ")
+        assert sum(map(int, left.split(" + "))) == int(right) == int(row.reference_answer)
+
+
 def test_kept_cells_of_other_weights_are_refused(tmp_path):
     write(tmp_path, cell("reasons", 0, {}, 1, 1))
     model = tmp_path / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match="weights_sha256"):
-        repair.run(model, "T", [0], tmp_path)
+        repair.run(model, "T", [0], tmp_path, 12)
 
 
 def test_the_page_in_the_repository_is_that_of_its_cells():
