@@ -178,6 +178,13 @@ def _check_names(service: Service, session: Session, caller: Caller, body: Creat
                 param=field,
                 code="invalid_file_purpose",
             )
+    for k, file_id in enumerate(body.documents):
+        if get_file(session, file_id, caller.project_id, keep=True) is None:
+            raise bad_request(
+                f"documents[{k}]: there is no file {file_id!r}; POST /v1/files makes one",
+                param=f"documents[{k}]",
+                code="file_not_found",
+            )
 
 
 def _check_room(service: Service, session: Session, caller: Caller) -> None:

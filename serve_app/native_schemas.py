@@ -6,12 +6,11 @@ from pydantic import Field, model_validator
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
-from serve_app.schemas import MAX_EXAMPLES, MAX_ROWS
+from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS
 from serve_app.stage_schemas import TeacherRequest
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16
-MAX_DOCUMENTS = 16
 _Seed = Annotated[int, Field(ge=0, le=2147483647)]
 
 

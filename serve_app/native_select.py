@@ -198,7 +198,7 @@ def _without_teacher(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     if job.get("teacher") is None:
         return dict(job)
-    stepwise = ("teacher", "num_examples", "sft", "srl")
+    stepwise = ("teacher", "documents", "num_examples", "sft", "srl")
     body = {name: value for name, value in job.items() if name not in stepwise}
     if body.get("rlvr", {}) is None:
         del body["rlvr"]

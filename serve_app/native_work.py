@@ -14,7 +14,7 @@ from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.native_select import select_model
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
-from serve_app.prepare_experts import find_grader
+from serve_app.prepare_experts import find_grader, read_documents
 from serve_app.prepare_rows import JobRows, as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from train.data import read_rows
@@ -47,7 +47,7 @@ def estimate_job(
     """Prepare the job in a folder that is thrown away, and count its work. Raises PrepareError."""
     with tempfile.TemporaryDirectory() as folder:
         # A teacher costs money: an estimate asks none.
-        asked = {name: value for name, value in request.items() if name != "teacher"}
+        asked = {k: v for k, v in request.items() if k not in ("teacher", "documents")}
         prepared = prepare(asked, Path(folder), files, model_path, cluster)
         spec = load_spec(Path(folder) / "spec.json")
         model = load_model_at_hand(model_path)
@@ -108,7 +108,7 @@ def generate_examples(
             teacher,
             journal,
             deadline_s,
-            _texts(documents),
+            read_documents(documents),
             teacher_path,
             watch,
         )
@@ -131,22 +131,6 @@ def generate_examples(
         "num_unknown": solved.num_unknown,
         "summary": solved.describe(),
     }
-
-
-def _texts(documents: Sequence[Path]) -> list[str]:
-    """The documents' texts. Raises PrepareError, naming the first that is none."""
-    texts = []
-    for k, path in enumerate(documents):
-        try:
-            texts.append(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise PrepareError(
-                "invalid_document",
-                f"documents[{k}] is not UTF-8 text: {error}; upload it as plain text",
-                "documents",
-                [],
-            ) from None
-    return texts
 
 
 def _by_teacher(
@@ -234,7 +218,7 @@ def estimate_examples(
             num_examples,
             grader=parse_grader(dict(grader)) if grader else find_grader(data),
             seed=seed,
-            documents=_texts(documents),
+            documents=read_documents(documents),
             count_tokens=load_model_at_hand(teacher_path).count_tokens if teacher_path else None,
         )
     except NothingToAskError as error:

@@ -82,7 +82,7 @@ def _prepare(
     request = job.request | {"seed": job.seed}
     notes: list[str] = []
     try:
-        files = _fetch(settings, database, job, fetched)
+        files, documents = _fetch(settings, database, job, fetched)
         name = job.model
         if name == AUTO:
             with database.read() as session:
@@ -92,7 +92,9 @@ def _prepare(
             model = _model_of(settings, session, job, name)
         model_path = pinned(model, folder / BASE_FOLDER)
         teacher = _teacher_path(settings, database, job, folder / TEACHER_FOLDER)
-        done = prepare(request | {"model": name}, folder, files, model_path, cluster, teacher)
+        done = prepare(
+            request | {"model": name}, folder, files, model_path, cluster, teacher, documents
+        )
     except PrepareError as error:
         told = {"code": error.code, "message": error.message, "param": error.param}
         return Preparation(error=told, bad_lines=error.lines)
@@ -233,17 +235,24 @@ def _model_gone(name: str) -> "PrepareError":
     )
 
 
-def _fetch(settings: Settings, database: Database, job: Job, folder: Path) -> dict[str, Path]:
-    """Local copies of the job's files, by use."""
+def _fetch(
+    settings: Settings, database: Database, job: Job, folder: Path
+) -> tuple[dict[str, Path], list[Path]]:
+    """Local copies of the job's files by use, and of the documents for its teacher."""
     from serve_app.files import FileStorage
 
     storage = FileStorage(settings, database)
     folder.mkdir(exist_ok=True)
-    return {
+    files = {
         use: storage.fetch(job.request[name], folder / f"{use}.jsonl")
         for use, name in FILE_FIELDS.items()
         if job.request.get(name)
     }
+    documents = [
+        storage.fetch(file_id, folder / f"document-{k}.txt")
+        for k, file_id in enumerate(job.request.get("documents", ()))
+    ]
+    return files, documents
 
 
 @contextmanager

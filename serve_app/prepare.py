@@ -6,7 +6,7 @@ engine.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,14 @@ def prepare(
     model_path: str,
     cluster: Mapping[str, float],
     teacher_path: str | None = None,
+    documents: Sequence[Path] = (),
 ) -> Prepared:
     """Prepare a job in `folder`.
 
     `request` is the stored body of the create call; `files` are local copies: "training",
     "validation"?, "heldout"?; `cluster` is what Ray says it has in all; `teacher_path` is where the
-    model of a teacher on the cluster's own engines lies. Raises PrepareError.
+    model of a teacher on the cluster's own engines lies; `documents` are for a teacher to read.
+    Raises PrepareError.
     """
     try:
         job: CreateJob = parse_request(
@@ -70,7 +72,8 @@ def prepare(
     except RequestError as error:
         raise PrepareError(error.code or "invalid_value", error.message, error.param, []) from None
     try:
-        return _prepare(job, folder, files, load_model_at_hand(model_path), cluster, teacher_path)
+        model = load_model_at_hand(model_path)
+        return _prepare(job, folder, files, model, cluster, teacher_path, documents)
     except PrepareError as error:
         # The client knows the model by its name; where it lies on this machine is nobody's concern.
         message = error.message.replace(repr(model_path), job.model).replace(model_path, job.model)
@@ -84,6 +87,7 @@ def _prepare(
     model: ModelAtHand,
     cluster: Mapping[str, float],
     teacher_path: str | None,
+    documents: Sequence[Path],
 ) -> Prepared:
     seed = job.seed or 0
     data = read_job_rows(files, "problems")
@@ -97,7 +101,7 @@ def _prepare(
     )
     protocol = asked_protocol(job) or "stepwise"
     has_steps = add_expert_steps(
-        job, data, grader, protocol, seed, folder / TEACHER_FILE, teacher_path
+        job, data, grader, protocol, seed, folder / TEACHER_FILE, teacher_path, documents
     )
     raw, notes = assemble(job, data, grader, model, cluster, has_steps=has_steps)
     spec = _write_and_check(raw, folder, data, cluster)

@@ -119,16 +119,20 @@ def add_expert_steps(
     seed: int,
     journal: Path,
     teacher_path: str | None = None,
+    documents: Sequence[Path] = (),
 ) -> bool:
     """Solve training rows, by the teacher, or where none has steps; True when rows have steps then.
 
     `journal` keeps what a teacher wrote over a kill; `teacher_path` is where the model of a teacher
-    on the cluster's own engines lies. Raises PrepareError when a stage that needs
-    steps was asked for and nobody can write them.
+    on the cluster's own engines lies; `documents` are for it to read.
+    Raises PrepareError when a stage that needs steps was asked for and nobody can write them.
     """
     plan, rows = ExpertPlan.of(job), data.rows["training"]
     if job.teacher is not None:
-        return _ask_teacher(job.teacher, plan, data, grader, protocol, seed, journal, teacher_path)
+        texts = read_documents(documents)
+        return _ask_teacher(
+            job.teacher, plan, data, grader, protocol, seed, journal, teacher_path, texts
+        )
     if any(row.expert_steps for row in rows):
         return True
     if not plan.wanted or not plan.num_examples:
@@ -163,6 +167,22 @@ def add_expert_steps(
     return bool(solved.solutions)
 
 
+def read_documents(documents: Sequence[Path]) -> list[str]:
+    """The documents' texts. Raises PrepareError, naming the first that is none."""
+    texts = []
+    for k, path in enumerate(documents):
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise PrepareError(
+                "invalid_document",
+                f"documents[{k}] is not UTF-8 text: {error}; upload it as plain text",
+                "documents",
+                [],
+            ) from None
+    return texts
+
+
 def _ask_teacher(
     teacher: TeacherRequest,
     plan: ExpertPlan,
@@ -172,6 +192,7 @@ def _ask_teacher(
     seed: int,
     journal: Path,
     teacher_path: str | None,
+    documents: Sequence[str],
 ) -> bool:
     """Have the teacher write steps for rows that have none."""
     rows = data.rows["training"]
@@ -184,6 +205,7 @@ def _ask_teacher(
             protocol=protocol,
             seed=seed,
             journal=journal,
+            documents=documents,
             held_out=[*data.rows.get("validation", ()), *data.rows.get("heldout", ())],
             model_path=teacher_path,
         )

@@ -28,6 +28,7 @@ MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL could not search for it
 MAX_ROWS = 50_000  # in a body; more belong into a file
 MAX_EXAMPLES = 10_000
+MAX_DOCUMENTS = 16
 _DPO = "preference optimisation (dpo) is not implemented; choose 'srl' or 'reinforcement'"
 _SUPERVISED = (
     "supervised fine-tuning on whole conversations is not implemented; choose 'srl' or "
@@ -107,6 +108,8 @@ class JobFields(Request):
     resources: ResourcesRequest | None = None
     integrations: list[Any] | None = None
     teacher: TeacherRequest | None = None  # writes expert steps for rows that have none
+    # Ids of text files: the teacher is shown passages of them that share words with the problem.
+    documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
     model_selection: Any = None
     early_stopping: Any = None
     budget: Any = None
@@ -208,6 +211,8 @@ class CreateJob(JobFields):
             raise ParamError("teacher", "is given, but no stage learns from expert steps")
         if self.teacher is not None and self.num_examples == 0:
             raise ParamError("num_examples", "is 0, but a teacher is given; remove one of the two")
+        if self.documents and self.teacher is None:
+            raise ParamError("documents", "are for a teacher to read; give `teacher` too")
         none_left = self.disables("srl") and self.disables("rlvr") and not self.asks("sft")
         if none_left and self.kind != "srl":
             raise ParamError("rlvr", "both `srl` and `rlvr` are null, so that no stage is left")

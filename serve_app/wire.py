@@ -20,6 +20,7 @@ EXTRAS = (
     "sft",
     "num_examples",
     "teacher",
+    "documents",
     "prompt",
     "sampling",
     "evaluation",

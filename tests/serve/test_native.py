@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from servers import Answer, completion, serve
 
-from serve.kit import Tenant
+from serve.kit import Tenant, error_of
 from serve_app import native, native_work
 from serve_app.create import Attempted
 from serve_app.examples_stream import CANCEL, PROGRESS
@@ -359,19 +359,41 @@ def test_a_job_asks_its_teacher_and_an_estimate_does_not(whole, tenant, caller):
             "training_file": uploaded(tenant, rows),
             "teacher": {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"},
             "num_examples": 6,
+            "documents": [tenant.upload(b"Of 2li: the last digit goes away.")],
         }
         job = tenant.post("/v1/fine_tuning/jobs", json=request).json()
         assert job["teacher"]["model"] == "t"
+        assert job["documents"] == request["documents"]
         native.estimate(whole, caller, parse_request(CreateJob, request), run=here)
         assert server.requests == []
         prepared = prepare_job(whole.settings, job["id"], CLUSTER)
         assert len(server.requests) == 6
+        for asked in server.requests:
+            assert "the last digit goes away" in asked.json["messages"][0]["content"]
     assert prepared.error is None
     assert any("the teacher was asked for 6 solutions: 6 verified" in n for n in prepared.notes)
     folder = whole.settings.job_folder(job["id"])
     lines = (folder / "data" / "train.jsonl").read_text().splitlines()
     assert sum("expert_steps" in json.loads(line) for line in lines if line) == 6
     assert prepared.spec["srl"] is not None
+
+
+def test_a_jobs_documents_are_checked_like_its_files(whole, tenant):
+    request = {
+        "model": MODEL,
+        "training_file": uploaded(tenant, problems(24)),
+        "teacher": {"type": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "t"},
+        "documents": ["file-none"],
+    }
+    refused = error_of(tenant.post("/v1/fine_tuning/jobs", json=request), 400)
+    assert (refused["param"], refused["code"]) == ("documents[0]", "file_not_found")
+    alone = {name: value for name, value in request.items() if name != "teacher"}
+    refused = error_of(tenant.post("/v1/fine_tuning/jobs", json=alone), 400)
+    assert refused["param"] == "documents"
+    request["documents"] = [tenant.upload(b"\xff\xfe")]
+    job = tenant.post("/v1/fine_tuning/jobs", json=request).json()
+    told = prepare_job(whole.settings, job["id"], CLUSTER).error
+    assert told is not None and told["code"] == "invalid_document"
 
 
 def test_a_licence_that_the_catalogue_does_not_grant_leaves_a_model_out(whole, caller, tmp_path):

@@ -110,6 +110,7 @@ def test_a_probe_asks_no_teacher_and_keeps_the_rest(probed, tmp_path):
         "method": {"type": "srl", "srl": {"grader": ANSWER}},
         "sampling": {"max_tokens": 40},
         "teacher": {"base_url": "http://127.0.0.1:9/v1", "model": "m"},
+        "documents": ["file-d"],
         "num_examples": 4,
     }
     files = {"training": rows_file(tmp_path / "t.jsonl")}
