@@ -194,6 +194,8 @@ def _verdict(by_key: dict[tuple[str, int], dict[str, Any]], seeds: list[int]) ->
     if low <= 0 <= high:
         cheaper = min(ARMS, key=lambda arm: cost[arm])
         told = f"no difference is seen; `{cheaper}` took fewer tokens"
+        if not any(one or other for one, other in pairs):
+            told = "nothing was accepted either way, which says nothing of either"
     return [
         "",
         f"reasons - blind after {ROUNDS} drafts: {mean:+.3f} ({low:+.3f} to {high:+.3f}, 95%, "

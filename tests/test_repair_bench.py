@@ -61,6 +61,14 @@ def test_the_page_names_the_better_way_where_the_interval_tells(tmp_path):
     assert "blind retry gets more accepted" in repair.render(tmp_path)
 
 
+def test_the_page_prefers_no_way_where_nothing_was_accepted(tmp_path):
+    none = {"a": None, "b": None}
+    write(tmp_path, cell("reasons", 0, none, 9, 9), cell("blind", 0, none, 1, 1))
+    page = repair.render(tmp_path)
+    assert "nothing was accepted either way, which says nothing of either (reasons 18" in page
+    assert "took fewer tokens" not in page
+
+
 def test_no_cell_claims_nothing(tmp_path):
     assert "nothing is claimed" in repair.render(tmp_path)
 

@@ -38,8 +38,17 @@ def test_a_selection_is_judged_against_the_full_evaluation():
     assert full_scores(known) == {"good": 60 / 64, "fair": 30 / 64, "poor": 0.0}
     found = select(known, 1)
     assert (found.chosen, found.regret, found.tau) == ("good", 0.0, 1.0)
-    # 8 of 64 problems of three, then 8 more of two, unless the first were enough.
-    assert found.share == (pytest.approx(24 / 192) if found.told_apart else pytest.approx(40 / 192))
+
+
+def test_a_selection_ends_when_the_best_is_told_apart_and_at_a_third_otherwise():
+    # Eight of eight and none of eight: 0.676-1.000 against 0.000-0.324. Three times 8 of 64.
+    found = select({"good": draws(64, 2, 9), "bad": draws(0, 2, 5), "poor": draws(0, 2, 7)}, 1)
+    assert found.told_apart
+    assert found.share == pytest.approx(24 / 192)
+    # Two alike: 8 more problems each, and 16 more each would make 72, above 64, which is a third.
+    found = select({"good": draws(64, 2, 9), "same": draws(64, 2, 5), "poor": draws(0, 2, 7)}, 1)
+    assert not found.told_apart
+    assert found.share == pytest.approx(40 / 192)
 
 
 def test_a_wrong_choice_costs_what_the_full_evaluation_says():
