@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import repair
+from benchmarks import repair, repair_teacher
+from train.experts.draft import read_draft
 
 
 def cell(arm: str, seed: int, accepted_at: dict, prompt: int, sampled: int) -> dict:
@@ -106,3 +107,13 @@ def test_kept_cells_of_other_weights_are_refused(tmp_path):
 def test_the_page_in_the_repository_is_that_of_its_cells():
     page = (repair.Path(__file__).parents[1] / "docs" / "repair.md").read_text("utf-8")
     assert page == repair.render(repair.RESULTS)
+
+
+def test_the_taught_teacher_saw_other_sums_and_first_conversations_alone():
+    asked = {row.problem_text for seed in repair.SEEDS for row in repair.sums(seed, 48)}
+    shown = repair_teacher.conversations()
+    assert len(shown) == repair_teacher.NUM_SUMS
+    for messages, text in shown:
+        assert [message["role"] for message in messages] == ["system", "user"]
+        assert messages[1]["content"] not in asked
+        assert read_draft(text).answer == text.rsplit(": ", 1)[1]
