@@ -1,5 +1,7 @@
 """The application under Ray Serve, as `ferrata up` deploys it."""
 
+import json
+
 import httpx
 import pytest
 
@@ -57,3 +59,9 @@ class TestRunning:
         answer = http.post("/examples/generate", json={"rows": rows, "num_examples": 5})
         assert answer.status_code == 200, answer.text
         assert answer.json()["examples_generated"] == 5
+        body = {"rows": rows, "num_examples": 4, "stream": True}
+        with http.stream("POST", "/fine_tuning/examples", json=body) as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            lines = [line for line in stream.iter_lines() if line and line[0] != ":"]
+        assert (lines[0], lines[-1]) == ("event: result", "data: [DONE]")
+        assert json.loads(lines[1].removeprefix("data: "))["examples_generated"] == 4
