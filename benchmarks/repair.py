@@ -142,8 +142,7 @@ def render(results: Path) -> str:
         "verifier's reasons (`reasons`), or the first conversation is asked again with another "
         f"seed (`blind`); at most {ROUNDS} drafts a row, {MAX_TOKENS} tokens each, temperature "
         f"{TEMPERATURE:g}. The first draft is asked for by the same conversation "
-        "and seed both ways (in bfloat16 it may differ with what is decoded beside it). A reason "
-        "says of an equation that is wrong what its right side is, and never the answer asked for. "
+        "and seed both ways (in bfloat16 it may differ with what is decoded beside it). "
         "Tables show the share of rows whose solution was accepted.",
     ]
     if not cells:

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(5400)  # half an hour on two cores of their own
 def test_bare_problems_become_a_model_that_is_surely_better_than_its_base(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "chain" / "chain.py"), "--out", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from benchmarks.generation import task
-from benchmarks.generation.report import accuracy, difference, read_cells, render
+from benchmarks.generation.report import RESULTS, accuracy, difference, read_cells, render
 from train.experts.draft import read_draft
 
 
@@ -53,3 +53,7 @@ def test_the_page_pairs_arms_by_seed_and_names_missing_cells(tmp_path) -> None:
     assert "- uniform - none: +0.500 (+0.500 to +0.500); 0: +0.500, 1: +0.500" in page
     assert "| weakness | not run |" in page
     assert "weakness/0, none/1" not in page and "weakness/1" in page
+
+
+def test_the_page_in_the_repository_is_that_of_its_cells() -> None:
+    assert (task.ROOT / "docs" / "generation.md").read_text("utf-8") == render(RESULTS)

@@ -166,3 +166,8 @@ def test_the_page_shows_the_cells_there_are_and_names_those_that_are_missing(tmp
     cell("srl_rlvr", [True, True], seed=1)
     # 0.5 and 1.0: mean 0.75, standard deviation 0.35355; 12.706 x 0.35355 / 1.41421 = 3.1765
     assert "srl_continued: +0.750 (-2.426 to +3.926); 0: +0.500, 1: +1.000" in render(tmp_path)
+
+
+def test_the_page_in_the_repository_is_that_of_its_cells():
+    page = (task.ROOT / "docs" / "learning.md").read_text("utf-8")
+    assert page == render(task.ROOT / "benchmarks" / "learning" / "results")

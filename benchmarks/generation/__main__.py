@@ -26,6 +26,7 @@ from benchmarks.generation.models import (
     solved,
 )
 from benchmarks.generation.report import ARMS, RESULTS, render
+from benchmarks.learning.cells import provenance
 from train.data import Row
 from train.experts.generator import DynamicExampleGenerator
 from train.experts.orchestrator import CollaborationOrchestrator
@@ -91,7 +92,7 @@ def run_seed(out: Path, results: Path, seed: int) -> None:
             "count": COUNT,
             "base_sha256": digest(base),
             "teacher_sha256": digest(teacher),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            **provenance(),
             "seconds": round(time.monotonic() - started_s, 1),
             **told,
             "heldout": marks,

@@ -1,9 +1,10 @@
 """The arms of the benchmark: which stages, with which settings, for which share of the compute.
 
 Compute is counted in forward tokens: a token through the engine (prompt or sampled) costs 1, a
-token trained on (prompt or completion; forward and backward) costs 3. Validation is not counted: it
-is the same for all. Every arm may use BUDGET; an arm of two stages uses half of it for each. `srl`
-alone, the common start of the last three, uses half.
+token trained on (prompt or completion; forward and backward) costs 3. Validation is not counted;
+an arm of two stages is validated twice as often as one of one stage. Every arm may use BUDGET; an
+arm of two stages uses half of it for each. `srl` alone, the common start of `srl_continued` and
+`srl_rlvr`, uses half, and so do its ablations.
 """
 
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.selection.against import full_scores, kendall_tau, select
 from benchmarks.selection.bank import K, read_bank
 from benchmarks.selection.timing import predictions
-from train.statistics import wilson_interval
+from train.statistics import bonett_price_interval, wilson_interval
 
 BEGIN, END = "<!-- measured: by `make bench-selection` -->", "<!-- end of the measured part -->"
 MOST_OFF = 0.25
@@ -74,37 +74,51 @@ def _ranking(bank: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
         lines.append(
             f"| {draw} | {one.chosen} | {one.tau:.2f} | {one.regret:.3f} | {one.share:.3f} "
             f"| {'yes' if one.told_apart else 'no'} | {kendall_tau(again, scores):.2f} "
-            f"| {max(again, key=lambda name: again[name])} |"
+            f"| {', '.join(name for name, s in again.items() if s == max(again.values()))} |"
         )
     hits = sum(one.chosen == best[0] for one in found.values())
-    full_hits = sum(max(s, key=lambda name, s=s: s[name]) == best[0] for s in seconds.values())
+    full_hits = sum(s[best[0]] == max(s.values()) for s in seconds.values())
+    full_ties = sum(
+        s[best[0]] == max(s.values()) and list(s.values()).count(max(s.values())) > 1
+        for s in seconds.values()
+    )
     over = sum(one.share > MOST_SHARE for one in found.values())
     lines += [
         "",
         f"- Top-1: the full evaluation's best, {best[0]}, was chosen in {hits} of {len(found)} "
-        f"runs; a second full evaluation puts it first in {full_hits} of {len(found)}.",
+        f"runs; a second full evaluation puts it first in {full_hits} of {len(found)}, "
+        f"{full_ties} of them beside another with the same pass@{K}.",
         f"- Mean tau-b {fmean(one.tau for one in found.values()):.2f}; of a second full evaluation "
         f"{fmean(kendall_tau(s, scores) for s in seconds.values()):.2f}.",
         f"- Mean regret {fmean(one.regret for one in found.values()):.3f}, the largest "
         f"{max(one.regret for one in found.values()):.3f}.",
         f"- Share of a full evaluation's operations {min(o.share for o in found.values()):.3f} to "
         f"{max(o.share for o in found.values()):.3f}; above a third in {over} of {len(found)}.",
-        *_smaller_wins(bank, scores),
+        *_smaller_wins(bank),
     ]
     return lines
 
 
-def _smaller_wins(
-    bank: Mapping[str, Sequence[Mapping[str, Any]]], scores: Mapping[str, float]
-) -> list[str]:
+def _smaller_wins(bank: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Pairs in which the smaller model is surely the better one."""
     found = []
     for small in bank:
         for large in bank:
             sizes = (bank[small][0]["num_parameters"], bank[large][0]["num_parameters"])
-            if sizes[0] < sizes[1] and scores[small] > scores[large]:
+            if sizes[0] < sizes[1] and _gain(bank[small][0], bank[large][0]) > 0:
                 found.append(f"{small} over {large}")
-    return [f"- A smaller model is the better one: {', '.join(found) or 'in no pair'}."]
+    return [
+        "- A smaller model is the better one (lower end of the paired 95% interval above 0): "
+        f"{', '.join(found) or 'in no pair'}."
+    ]
+
+
+def _gain(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The lower end of the interval of pass@K of `one` less that of `other`."""
+    pairs = list(zip(one["solved"], other["solved"], strict=True))
+    gained = sum(a > 0 and b == 0 for a, b in pairs)
+    lost = sum(b > 0 and a == 0 for a, b in pairs)
+    return bonett_price_interval(gained, lost, len(pairs))[0]
 
 
 def _times(results: Path) -> list[str]:

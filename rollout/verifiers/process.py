@@ -129,7 +129,7 @@ class WorkerProcess:
                 if kind == "value":
                     return value
                 if kind == "memory":
-                    raise CallOverrunError(f"used more than {MEMORY_LIMIT_BYTES} bytes", stage)
+                    raise CallOverrunError(f"used more than {value} bytes", stage)
                 if kind == "raised":
                     raise ProcessError(f"{self.target} raised {value}")
                 stage = value
@@ -267,7 +267,8 @@ def _limit_cpu(deadline_s: float) -> None:
 def _limit(which: int, bound: int) -> None:
     """Set a soft limit, never above the hard one that this process was given."""
     hard = resource.getrlimit(which)[1]
-    soft = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    # Below the hard limit: at it, the kernel kills a process at once instead of saying why.
+    soft = bound if hard == resource.RLIM_INFINITY else min(bound, hard - 1)
     resource.setrlimit(which, (soft, hard))
 
 
@@ -282,7 +283,7 @@ def _serve(function: Callable[[Any, Callable[[str], None]], Any], connection: Co
         try:
             reply = ("value", function(argument, functools.partial(send, "stage")))
         except MemoryError:
-            reply = ("memory", None)
+            reply = ("memory", resource.getrlimit(resource.RLIMIT_AS)[0])
         except Exception as error:
             # Reported, and raised by the caller's side.
             reply = ("raised", f"{type(error).__name__}: {error}"[:2000])

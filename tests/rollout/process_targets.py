@@ -1,6 +1,7 @@
 """What the tests let child processes do."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -20,7 +21,9 @@ def work(argument, mark):
     if argument == "exit":
         os._exit(3)
     if argument == "memory":
-        return len(bytearray(2**40))
+        return len(bytearray(5 * 2**30))  # untouched: none of it is used
+    if argument == "limits":
+        return [resource.getrlimit(which) for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS)]
     if argument == "raise":
         raise KeyError("x")
     if argument == "environment":

@@ -1,5 +1,6 @@
 """A pool of processes returns values, kills what overruns, and is whole afterwards."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -9,7 +10,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from rollout.verifiers.process import CallOverrunError, ProcessError, ProcessPool
+from rollout.verifiers.process import (
+    MEMORY_LIMIT_BYTES,
+    CallOverrunError,
+    ProcessError,
+    ProcessPool,
+)
 
 HERE = str(Path(__file__).parent)
 TARGET = "process_targets:work"
@@ -60,7 +66,7 @@ def test_a_call_that_sleeps_overruns_too_and_has_marked_no_stage(pool):
 
 
 def test_too_much_memory_is_an_overrun(pool):
-    with pytest.raises(CallOverrunError, match="bytes"):
+    with pytest.raises(CallOverrunError, match=f"{MEMORY_LIMIT_BYTES} bytes"):
         pool.call("memory", 5)
 
 
@@ -125,7 +131,7 @@ def test_a_parent_with_hard_limits_of_its_own_has_a_pool_that_works():
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "from rollout.verifiers.process import ProcessPool\n"
         f"pool = ProcessPool({TARGET!r}, size=1)\n"
-        "print(pool.call('x', 30)['pid'])\n"
+        "print(pool.call('limits', 200))\n"
         "pool.close()\n"
     )
     found = subprocess.run(
@@ -134,7 +140,8 @@ def test_a_parent_with_hard_limits_of_its_own_has_a_pool_that_works():
         text=True,
     )
     assert found.returncode == 0, found.stderr
-    assert int(found.stdout) > 0
+    # Both of them just below the hard limits, since 100 s and 1 GiB are less than the pool's own.
+    assert json.loads(found.stdout) == [[99, 100], [2**30 - 1, 2**30]]
 
 
 @pytest.mark.parametrize("what", ["idle", "hang", "hold"])

@@ -140,7 +140,7 @@ def test_a_right_answer_by_a_false_equation_is_no_solution():
     with serve(false_line) as server:
         told = check_sum(collect(server.url, rows(2), max_rounds=1), server)
     assert told["rejected"] == 2
-    assert "but it is" in next(iter(told["reasons"]))
+    assert "which is false" in next(iter(told["reasons"]))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from train.spec import LearnerSpec, SRLSpec
 
 NUM_STEPS = 20
 DEADLINE_S = 120
-# Gradients are summed in another order; Adam divides by their size, which magnifies that.
-TOLERANCE = 2e-4
+# Gradients are summed in another order: 3e-6 was seen. One lost step is more, see below.
+TOLERANCE = 2e-5
 
 
 def recorded_batches(num_sequences: int) -> list[list[TrainSequence]]:
@@ -83,11 +83,13 @@ def test_two_workers_learn_what_one_learns_over_twenty_steps(
             torch.testing.assert_close(ours[name], tensor, rtol=0, atol=TOLERANCE)
 
 
-def test_training_moved_the_weights_by_far_more_than_the_tolerance():
-    _, weights = train(recorded_batches(12), slice(None), 16384)
-    start = Learner(str(MODEL), SRLSpec(), LearnerSpec()).state()
-    moved = max((weights[n] - t).abs().max().item() for n, t in start.items())
-    assert moved > 5 * TOLERANCE
+@pytest.mark.parametrize("num_sequences", [12, 7, 1])
+def test_one_step_less_is_more_than_the_tolerance(num_sequences):
+    batches = recorded_batches(num_sequences)
+    _, weights = train(batches, slice(None), 16384)
+    _, fewer = train(batches[:-1], slice(None), 16384)
+    lost = max((weights[name] - tensor).abs().max().item() for name, tensor in fewer.items())
+    assert lost > 2 * TOLERANCE
 
 
 if __name__ == "__main__":

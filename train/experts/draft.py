@@ -67,8 +67,9 @@ def step_fault(step: str) -> str | None:
     if THINK_OPEN in step or THINK_CLOSE in step:
         return "holds a think tag"
     for left, right in _EQUATION.findall(step):
-        if (value := _value(left)) != int(right):
-            return f"says {left.strip()} = {right}, but it is {value}"
+        if _value(left) != int(right):
+            # The value is not named: it may be the reference answer.
+            return f"says {left.strip()} = {right}, which is false"
     return None
 
 
