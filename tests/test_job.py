@@ -215,8 +215,10 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=quiet, stderr=quiet)
 
 
-def freeze_worker(process: subprocess.Popen[bytes], out: Path, phase: str, step: int) -> int:
-    """Stop the learner in `phase` of a step after `step`; return its process id.
+def freeze_worker(
+    process: subprocess.Popen[bytes], out: Path, phase: str, step: int, stage: str = "srl"
+) -> int:
+    """Stop the learner in `phase` of a stage's step after `step`; return its process id.
 
     The worker tells its phase before it enters it, so a stopped worker is where `now.json` says.
     """
@@ -225,9 +227,9 @@ def freeze_worker(process: subprocess.Popen[bytes], out: Path, phase: str, step:
         assert process.poll() is None, "the job ended before it could be stopped"
         assert time.monotonic() < deadline
         now = json.loads((out / "now.json").read_text()) if (out / "now.json").exists() else {}
-        if now.get("phase") == phase and now["step"] >= step:
+        if (now.get("stage"), now.get("phase")) == (stage, phase) and now["step"] >= step:
             os.kill(now["pid"], signal.SIGSTOP)
-            hidden = any((out / "srl/checkpoints").glob(".writing-*/*"))
+            hidden = any((out / stage / "checkpoints").glob(".writing-*/*"))
             later = json.loads((out / "now.json").read_text())
             if later == now and (phase != "checkpoint" or hidden):
                 return now["pid"]
@@ -284,6 +286,24 @@ def test_a_job_killed_in_three_phases_goes_on_each_time_and_ends_bitwise_as_undi
     assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
     assert not list((out / "srl/checkpoints").glob(".writing-*"))
     assert last_srl_weights(out) == last_srl_weights(undisturbed)
+
+
+def test_a_job_killed_in_rlvrs_second_step_exports_bitwise_what_an_undisturbed_one_does(
+    tmp_path, finished
+):
+    out = tmp_path / "out"
+    command = small_job(out, tmp_path)
+    with start(command) as process:
+        worker = freeze_worker(process, out, "training", step=1, stage="rlvr")
+        process.send_signal(signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+    assert train_steps(out, "rlvr") == [1]
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert train_steps(out, "srl") == [1, 2, 3, 4, 5, 6]
+    export = json.loads((out / "report.json").read_text())["export"]
+    weights = [Path(folder) / "model.safetensors" for folder in (export, finished[1]["export"])]
+    assert checkpoint.sha256(weights[0]) == checkpoint.sha256(weights[1])
 
 
 def test_a_job_outlives_the_death_of_an_engine_and_of_a_learner(tmp_path, finished):
