@@ -1,11 +1,12 @@
 """A teacher's work as server-sent events: how far it is, then the answer or what went wrong.
 
 The work runs on the cluster and the events leave from here; two files in a folder that both see
-stand between them (`serve_app.native_work`). A client that closes the connection cancels: nobody
-is asked for anything more, and what was accepted by then becomes a file like that of a whole call.
+stand between them (`serve_app.native_work`). A client that closes the connection cancels: no
+further problem is begun, those under way end, and what was accepted becomes a file as usual.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import shutil
@@ -49,7 +50,8 @@ async def _events(call: "Future[dict[str, Any]]", watch: Path) -> AsyncIterator[
         yield DONE
     finally:
         if not call.done() and not call.cancel():
-            (watch / CANCEL).touch()
+            with contextlib.suppress(FileNotFoundError):  # the call has ended in this moment
+                (watch / CANCEL).touch()
 
 
 def _read(path: Path) -> str | None:
