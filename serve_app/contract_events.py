@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve_app.event_log import DamagedLine
+from train.spec import is_srl
 
-STAGES = ("sft", "srl", "rlvr")  # in the order in which a job runs them
+STAGES = ("sft", "srl", "srl_2", "rlvr")  # in the order in which a job runs them
 _ENVELOPE = ("seq", "uid", "created_at", "type", "message", "level")
 # Names that clients read; a step has None where it has no such figure.
 _METRICS = (
@@ -56,8 +58,10 @@ class StepNumbers:
         How many steps SFT takes depends on its rows, so they are what the other stages leave.
         """
         spec = spec or {}
-        stages = [s for s in STAGES if spec.get(s) is not None]
-        steps = {s: spec[s]["max_steps"] for s in stages if s != "sft"}
+        stages = stages_of(spec)
+        more = spec.get("more_examples") or {}
+        own = {**spec, "srl_2": {"max_steps": more.get("max_steps")}}
+        steps = {s: own[s]["max_steps"] or spec["srl"]["max_steps"] for s in stages if s != "sft"}
         total = max(sum(steps.values()), steps_planned - num_evaluated(spec))
         if "sft" in stages:
             steps["sft"] = total - sum(steps.values())
@@ -76,7 +80,13 @@ def num_evaluated(spec: dict[str, Any]) -> int:
     """Policies that the job evaluates on held-out rows: the base, and the result of each stage."""
     if not (spec.get("data") or {}).get("heldout"):
         return 0
-    return 1 + sum(spec.get(stage) is not None for stage in STAGES)
+    return 1 + len(stages_of(spec))
+
+
+def stages_of(spec: Mapping[str, Any]) -> list[str]:
+    """The stages that a job's specification plans, in order."""
+    fields = {"srl_2": "more_examples"}
+    return [stage for stage in STAGES if spec.get(fields.get(stage, stage)) is not None]
 
 
 def contract_event(
@@ -179,7 +189,7 @@ def _graders(stage: str, spec: dict[str, Any]) -> list[tuple[dict[str, Any], boo
     own = {"name": grader.get("name") or kind, "type": kind}
     if stage == "sft":
         return []
-    if stage == "srl":
+    if is_srl(stage):
         steps = {"name": "step_similarity", "type": "step_similarity"}
         return [(steps, True, False), (own, False, True)]
     return [(own, True, True)]

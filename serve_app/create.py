@@ -95,12 +95,16 @@ def check_teacher(
     """
     if not isinstance(teacher, EngineTeacherRequest):
         return None
-    param = "teacher.model"
+    return check_model(service, caller, teacher.model, "teacher.model")
+
+
+def check_model(service: Service, caller: Caller, name: str, param: str) -> KnownModel:
+    """The model of that name. Raises ApiError, naming `param`, when there is none."""
     with service.database.read() as session:
-        found = find_model(service.settings, session, caller.project_id, teacher.model)
+        found = find_model(service.settings, session, caller.project_id, name)
     if found is None:
-        raise _unknown_model(teacher.model, param)
-    check_hub(service, caller, teacher.model, param)
+        raise _unknown_model(name, param)
+    check_hub(service, caller, name, param)
     return found
 
 

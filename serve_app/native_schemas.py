@@ -8,6 +8,7 @@ from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
 from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS
 from serve_app.stage_schemas import TeacherRequest
+from train.experts.allocation import Mode
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16
@@ -29,6 +30,14 @@ class RowsOrFile(Request):
         return self
 
 
+class PolicyRequest(Request):
+    """The model whose failures say where examples are needed; it is sampled on the rows."""
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    num_problems: Annotated[int, Field(ge=1, le=512)] = 64  # rows, at most
+    num_samples: Annotated[int, Field(ge=1, le=32)] = 4  # of each
+
+
 class GenerateExamples(RowsOrFile):
     """Body of POST /examples/generate and /v1/fine_tuning/examples."""
 
@@ -36,12 +45,19 @@ class GenerateExamples(RowsOrFile):
     teacher: TeacherRequest | None = None  # none: the programmatic solver
     # Ids of text files: the teacher is shown passages of them that share words with the problem.
     documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
+    policy: PolicyRequest | None = None  # rows that it always solves are not asked
+    mode: Mode = "uniform"  # how examples are shared among skills; weakness: by failures
     stream: bool = False  # progress as server-sent events; closing the connection cancels
 
     @model_validator(mode="after")
     def _documents_have_a_reader(self) -> "GenerateExamples":
         if self.documents and self.teacher is None:
             raise ParamError("documents", "are for a teacher to read; give `teacher` too")
+        if self.mode == "weakness" and self.policy is None:
+            raise ParamError(
+                "mode",
+                "is 'weakness', but no `policy` says whose; give policy.model, or leave mode out",
+            )
         return self
 
 

@@ -196,8 +196,9 @@ def _without_teacher(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Without its steps, stages that learn from steps cannot be prepared: whole problems are probed.
     """
+    job = {name: value for name, value in job.items() if name != "more_examples"}
     if job.get("teacher") is None:
-        return dict(job)
+        return job
     stepwise = ("teacher", "documents", "num_examples", "sft", "srl")
     body = {name: value for name, value in job.items() if name not in stepwise}
     if body.get("rlvr", {}) is None:

@@ -5,32 +5,38 @@ It loads tokenizers, starts engines and runs graders, none of which an API repli
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rollout.verifiers.registry import parse_grader
 from serve_app.examples_stream import CANCEL, PROGRESS
+from serve_app.measure_policy import MEASURED, measured_once
 from serve_app.native_select import select_model
 from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_experts import find_grader, read_documents
-from serve_app.prepare_rows import JobRows, as_json, read_rows_of
+from serve_app.prepare_rows import as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
-from train.data import read_rows
+from train.data import Row, read_rows
+from train.experts.allocation import Mode
 from train.experts.by_teacher import (
     NothingToAskError,
     TeacherSpec,
     parse_teacher,
-    solve_by_teacher,
+    write_examples,
 )
 from train.experts.collected import Asked, Collected
 from train.experts.engine_teacher import TeacherStartError
+from train.experts.generator import Generated
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.experts.teacher_estimate import estimate_teacher
+from train.plan import steps_planned
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
-from train.spec import JobSpec, load_spec
+from train.spec import JobSpec, MoreExamplesSpec, load_spec
 
 __all__ = ["estimate_examples", "estimate_job", "generate_examples", "select_model"]
 
@@ -47,13 +53,17 @@ def estimate_job(
     """Prepare the job in a folder that is thrown away, and count its work. Raises PrepareError."""
     with tempfile.TemporaryDirectory() as folder:
         # A teacher costs money: an estimate asks none.
-        asked = {k: v for k, v in request.items() if k not in ("teacher", "documents")}
+        unasked = ("teacher", "documents", "more_examples")
+        asked = {k: v for k, v in request.items() if k not in unasked}
         prepared = prepare(asked, Path(folder), files, model_path, cluster)
         spec = load_spec(Path(folder) / "spec.json")
+        if spec.srl is not None and (more := request.get("more_examples")) is not None:
+            spec = spec.model_copy(update={"more_examples": MoreExamplesSpec.model_validate(more)})
         model = load_model_at_hand(model_path)
+        rows = rows_by_use(spec)
         parts = estimate_parts(
             spec,
-            rows_by_use(spec),
+            rows,
             model.facts,
             PromptRenderer(model.tokenizer, spec.prompt).render,
             model.count_tokens,
@@ -61,7 +71,7 @@ def estimate_job(
     return {
         "object": "fine_tuning.estimate",
         "model": request["model"],
-        "steps_planned": prepared.steps_planned,
+        "steps_planned": steps_planned(spec, rows["training"]),
         **estimate(parts, throughput),
         "resolved": prepared.resolved,
         "notes": prepared.notes,
@@ -87,6 +97,9 @@ def generate_examples(
     documents: Sequence[Path] = (),
     teacher_path: str | None = None,
     watch: Path | None = None,
+    policy: Mapping[str, Any] | None = None,
+    mode: Mode = "uniform",
+    cluster: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
 
@@ -94,29 +107,59 @@ def generate_examples(
     `deadline_s` a teacher is asked for nothing more, and what is there is returned.
     `teacher_path` is where the model of a teacher on the cluster's own engines lies. `watch` is a
     folder: how far a teacher is stands in its PROGRESS, and a file CANCEL there ends the asking.
+    `policy`: "path", "model", "num_problems" and "num_samples" of a model to measure on the rows
+    first; `mode` says whether its failures decide how examples are shared; `cluster` is what Ray
+    has for its engines.
 
     Raises PrepareError when no row can be solved or no solution was verified.
     """
+    started_s = time.monotonic()
     data = read_rows_of({"training": path})
     rows = data.rows["training"]
-    if teacher is not None:
-        return _by_teacher(
-            data,
+    if teacher is None:
+        _check_family(rows)
+    judge = parse_grader(dict(grader)) if grader else find_grader(data)
+    if teacher is None and policy is None:
+        return _by_solver(rows, num_examples, judge, seed)
+    outcomes = None
+    if policy is not None:
+        kept = journal and journal.with_suffix(MEASURED)
+        outcomes = measured_once(kept, rows, path, policy, judge, seed, cluster or {})
+    if deadline_s is not None:
+        deadline_s = max(0.0, deadline_s - (time.monotonic() - started_s))
+    spec = None if teacher is None else parse_teacher(teacher)
+    try:
+        made = write_examples(
+            rows,
+            spec,
             num_examples,
-            grader,
-            seed,
-            teacher,
-            journal,
-            deadline_s,
-            read_documents(documents),
-            teacher_path,
-            watch,
+            grader=judge,
+            seed=seed,
+            journal=journal,
+            deadline_s=deadline_s,
+            documents=read_documents(documents),
+            model_path=teacher_path,
+            tell=None if watch is None else lambda made: _tell(watch, made.asked, spec),
+            cancelled=None if watch is None else (watch / CANCEL).exists,
+            mode=mode,
+            outcomes=outcomes,
         )
+    except NothingToAskError as error:
+        raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
+    except TeacherStartError as error:
+        raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
+    return _answer(rows, made, spec) | ({} if outcomes is None else {"policy": _told_of(made)})
+
+
+def _check_family(rows: Sequence[Row]) -> None:
     try:
         solve_rows(rows, 1)
     except UnknownFamilyError as error:
         raise PrepareError("unknown_problem_family", str(error), "training_file", []) from None
-    judge = parse_grader(dict(grader)) if grader else find_grader(data)
+
+
+def _by_solver(rows: Sequence[Row], num_examples: int, judge: Any, seed: int) -> dict[str, Any]:
+    """Rows in a seeded order. Raises PrepareError when no solution was verified."""
     solved = solve_rows(rows, num_examples, grader=judge, seed=seed)
     if not solved.solutions:
         raise PrepareError("no_verified_solution", solved.describe() + ".", "training_file", [])
@@ -133,67 +176,47 @@ def generate_examples(
     }
 
 
-def _by_teacher(
-    data: JobRows,
-    num_examples: int,
-    grader: Mapping[str, Any] | None,
-    seed: int,
-    teacher: Mapping[str, Any],
-    journal: Path | None,
-    deadline_s: float | None,
-    documents: Sequence[str],
-    teacher_path: str | None,
-    watch: Path | None,
-) -> dict[str, Any]:
-    rows = data.rows["training"]
-    judge = parse_grader(dict(grader)) if grader else find_grader(data)
-    spec = parse_teacher(teacher)
-    try:
-        found = solve_by_teacher(
-            rows,
-            spec,
-            num_examples,
-            grader=judge,
-            seed=seed,
-            journal=journal,
-            deadline_s=deadline_s,
-            documents=documents,
-            model_path=teacher_path,
-            tell=None if watch is None else lambda made: _tell(watch, made.asked, spec),
-            cancelled=None if watch is None else (watch / CANCEL).exists,
-        )
-    except NothingToAskError as error:
-        raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
-    except TeacherStartError as error:
-        raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
+def _answer(rows: Sequence[Row], made: Generated, spec: TeacherSpec | None) -> dict[str, Any]:
+    """The accepted rows and the counts. Raises PrepareError when there are none."""
+    found = made.collected
     if not found.solutions:
-        code = "teacher_failed" if found.stopped else "no_verified_solution"
-        raise PrepareError(code, f"{found.describe()}.", "teacher", [])
+        code = "teacher_failed" if found.stopped and spec else "no_verified_solution"
+        param = "teacher" if spec else "training_file"
+        raise PrepareError(code, f"{found.describe()}.", param, [])
     solutions = found.solutions
-    provenance = {one.row_id: one.provenance for one in found.asked}
-    made = [
-        as_json(with_solution(row, solutions[row.id])) | {"provenance": provenance[row.id]}
+    written = [
+        as_json(with_solution(row, solutions[row.id]))
+        | ({"provenance": made.provenance[row.id]} if spec else {})
         for row in rows
         if row.id in solutions
     ]
     counts = found.summary()
-    if spec.price is not None:
+    if spec is not None and spec.price is not None:
         tokens = counts["prompt_tokens"], counts["completion_tokens"]
         counts["cost"] = spec.price.cost(*tokens)  # of the rejected ones too
     return {
-        "rows": made,
+        "rows": written,
         "num_rejected": counts["rejected"],
         "num_unknown": counts["dropped"],
         "summary": found.describe(),
-        "teacher": counts,
+        **({"teacher": counts} if spec else {}),
     }
 
 
-def _tell(watch: Path, asked: Sequence[Asked], spec: TeacherSpec) -> None:
+def _told_of(made: Generated) -> dict[str, Any]:
+    """Where the policy stands, and what followed from it."""
+    return {
+        "skills": {skill: asdict(one) for skill, one in made.standings.items()},
+        "planned": made.planned,
+        "left_out": made.left_out,
+    }
+
+
+def _tell(watch: Path, asked: Sequence[Asked], spec: TeacherSpec | None) -> None:
     """Write how far it is; whoever reads sees this state or an earlier one, whole."""
     counts = Collected(list(asked)).summary()
     told = {name: counts[name] for name in TOLD}
-    if spec.price is not None:
+    if spec is not None and spec.price is not None:
         told["cost"] = spec.price.cost(told["prompt_tokens"], told["completion_tokens"])
     hidden = watch / f".{PROGRESS}"
     hidden.write_text(json.dumps(told), encoding="utf-8")

@@ -6,6 +6,7 @@ engine.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,13 @@ from serve_app.prepare_spec import (
     wishes_of,
 )
 from serve_app.request_types import RequestError, parse_request
-from serve_app.schemas import CreateJob
+from serve_app.schemas import CreateJob, given_fields
 from train.data import DataError
 from train.plan import steps_planned
-from train.spec import JobSpec, load_spec, parse_spec, spec_to_json
+from train.spec import JobSpec, MoreExamplesSpec, load_spec, parse_spec, spec_to_json
 
 SPEC_FILE, DATA_FOLDER, TEACHER_FILE = "spec.json", "data", "teacher.jsonl"
+DOCUMENTS_FOLDER = "documents"
 
 __all__ = ["PrepareError", "Prepared", "prepare"]
 
@@ -104,9 +106,43 @@ def _prepare(
         job, data, grader, protocol, seed, folder / TEACHER_FILE, teacher_path, documents
     )
     raw, notes = assemble(job, data, grader, model, cluster, has_steps=has_steps)
+    if job.more_examples is not None:
+        raw["more_examples"] = _more_examples(job, raw, folder, teacher_path, documents)
     spec = _write_and_check(raw, folder, data, cluster)
     planned = steps_planned(spec, data.rows["training"])
     return Prepared(spec_to_json(spec), resolve(job, spec, data), notes, planned)
+
+
+def _more_examples(
+    job: CreateJob,
+    raw: Mapping[str, Any],
+    folder: Path,
+    teacher_path: str | None,
+    documents: Sequence[Path],
+) -> dict[str, Any]:
+    """The specification's part; the documents are copied to where the job's driver reads them.
+
+    Raises PrepareError where the job has no SRL after all.
+    """
+    if "srl" not in raw:
+        raise PrepareError(
+            "invalid_training_file",
+            "more_examples are for what SRL leaves weak, but no row has `expert_steps` for SRL to "
+            "learn from; add them to some rows, or set num_examples to have them written.",
+            "more_examples",
+            [],
+        )
+    kept = []
+    for k, path in enumerate(documents):
+        (folder / DOCUMENTS_FOLDER).mkdir(parents=True, exist_ok=True)
+        kept.append(f"{DOCUMENTS_FOLDER}/{k}.txt")
+        shutil.copyfile(path, folder / kept[-1])
+    return {
+        **given_fields(job.more_examples, MoreExamplesSpec),
+        "teacher": job.teacher and job.teacher.model_dump(mode="json"),
+        "teacher_model": teacher_path,
+        "documents": kept,
+    }
 
 
 def _write_and_check(

@@ -128,7 +128,7 @@ def add_expert_steps(
     Raises PrepareError when a stage that needs steps was asked for and nobody can write them.
     """
     plan, rows = ExpertPlan.of(job), data.rows["training"]
-    if job.teacher is not None:
+    if job.teacher is not None and job.num_examples != 0:
         texts = read_documents(documents)
         return _ask_teacher(
             job.teacher, plan, data, grader, protocol, seed, journal, teacher_path, texts

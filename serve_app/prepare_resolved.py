@@ -25,6 +25,7 @@ def resolve(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, Any]:
         "method": {"type": name, name: part},
         **({} if alone else stages),
         "sft": raw["sft"],
+        **({"more_examples": _more_examples(raw)} if spec.more_examples else {}),
         "num_examples": sum(bool(row.expert_steps) for row in data.rows["training"]),
         "prompt": raw["prompt"],
         "sampling": raw["sampling"],
@@ -39,6 +40,13 @@ def _stage(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     protocol = "stepwise" if name == "srl" else raw["sampling"]["protocol"]
     max_tokens = raw[name]["max_tokens"] or raw["sampling"]["max_tokens"]
     return raw[name] | {"protocol": protocol, "max_tokens": max_tokens, "max_staleness": 0}
+
+
+def _more_examples(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what stands elsewhere in the job, or is this cluster's own concern."""
+    elsewhere = ("teacher", "teacher_model", "documents")
+    shown = {k: v for k, v in raw["more_examples"].items() if k not in elsewhere}
+    return shown | {"max_steps": shown["max_steps"] or raw["srl"]["max_steps"]}
 
 
 def _hyperparameters(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STAGES = ("srl", "rlvr")  # in the order in which a job runs them
-_NAME = re.compile(r"(srl|rlvr)-(\d{6,})\.jsonl")
-_ID = re.compile(r"rollout-(srl|rlvr)-(\d{6,})-(\d+)")
+STAGES = ("srl", "srl_2", "rlvr")  # in the order in which a job runs them
+_NAME = re.compile(r"(srl|srl_2|rlvr)-(\d{6,})\.jsonl")
+_ID = re.compile(r"rollout-(srl|srl_2|rlvr)-(\d{6,})-(\d+)")
 
 
 class UnknownRolloutError(Exception):

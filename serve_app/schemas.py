@@ -13,6 +13,7 @@ from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import AUTO, ParamError, Request, parse_request
 from serve_app.stage_schemas import (
     EvaluationRequest,
+    MoreExamplesRequest,
     PromptRequest,
     ReinforcementMethod,
     ResourcesRequest,
@@ -108,6 +109,8 @@ class JobFields(Request):
     resources: ResourcesRequest | None = None
     integrations: list[Any] | None = None
     teacher: TeacherRequest | None = None  # writes expert steps for rows that have none
+    # After SRL: solutions of what is still weak, and a second SRL stage that learns them.
+    more_examples: MoreExamplesRequest | None = None
     # Ids of text files: the teacher is shown passages of them that share words with the problem.
     documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
     model_selection: Any = None
@@ -209,7 +212,9 @@ class CreateJob(JobFields):
         learns_steps = not self.disables("srl") or self.asks("sft")
         if self.teacher is not None and not learns_steps and self.kind != "srl":
             raise ParamError("teacher", "is given, but no stage learns from expert steps")
-        if self.teacher is not None and self.num_examples == 0:
+        if self.more_examples is not None and self.disables("srl"):
+            raise ParamError("more_examples", "is for what SRL leaves weak, but `srl` is null")
+        if self.teacher is not None and self.num_examples == 0 and not self.more_examples:
             raise ParamError("num_examples", "is 0, but a teacher is given; remove one of the two")
         if self.documents and self.teacher is None:
             raise ParamError("documents", "are for a teacher to read; give `teacher` too")

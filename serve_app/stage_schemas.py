@@ -15,6 +15,7 @@ from train.experts.teachers import EndpointTeacherSpec
 from train.spec import (
     EvaluationSpec,
     LearnerSpec,
+    MoreExamplesSpec,
     PromptSpec,
     RLVRSpec,
     RolloutSpec,
@@ -133,6 +134,17 @@ def _teacher_of_its_type(value: Any, _: Any) -> Any:
 TeacherRequest = Annotated[
     EndpointTeacherRequest | EngineTeacherRequest, WrapValidator(_teacher_of_its_type)
 ]
+
+
+class MoreExamplesRequest(Request, MoreExamplesSpec):
+    """Expert solutions of what SRL left weak, written by the job's `teacher` or the solver."""
+
+    model_config = ConfigDict(strict=True)
+    refusals: ClassVar[dict[str, str]] = {
+        "teacher": "is the job's own: give `teacher` beside `more_examples`",
+        "teacher_model": "is the service's to fill in; name the model as `teacher.model`",
+        "documents": "are the job's own: give `documents` beside `more_examples`",
+    }
 
 
 class PromptRequest(Request, PromptSpec):

@@ -20,6 +20,7 @@ EXTRAS = (
     "sft",
     "num_examples",
     "teacher",
+    "more_examples",
     "documents",
     "prompt",
     "sampling",

@@ -82,6 +82,10 @@ def identity(spec: JobSpec) -> dict[str, Any]:
         files |= {f"model/{path.name}": path for path in found}
     described = spec_to_json(spec)
     del described["data"]
+    if (more := spec.more_examples) is not None:
+        files |= {f"more_examples.documents.{k}": path for k, path in enumerate(more.documents)}
+        del described["more_examples"]["documents"]
+        del described["more_examples"]["teacher_model"]  # the teacher's name stands for it
     if model.is_dir():
         del described["model"]
     for section, fields in OPERATION.items():

@@ -1,6 +1,7 @@
 """The result: a plain Hugging Face folder whose card says how to sample it."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.spec import JobSpec
@@ -109,15 +110,15 @@ HOW = {
 }
 
 
-def export_model(checkpoint: Path, target: Path, spec: JobSpec) -> Path:
-    """Copy a committed checkpoint to `target` and write its card."""
+def export_model(checkpoint: Path, target: Path, spec: JobSpec, stages: Sequence[str]) -> Path:
+    """Copy a committed checkpoint to `target` and write its card; `stages` made it, in order."""
     hidden = target.with_name(f".{target.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     shutil.copytree(checkpoint, hidden, ignore=shutil.ignore_patterns(*NOT_EXPORTED))
     stepwise = spec.sampling.protocol == "stepwise"
     card = CARD.format(
         base=Path(spec.model).name if spec.model.startswith("/") else spec.model,
-        stages=" -> ".join(n.upper() for n in ("sft", "srl", "rlvr") if getattr(spec, n)),
+        stages=" -> ".join(name.upper() for name in stages),
         protocol=spec.sampling.protocol,
         how=HOW[spec.sampling.protocol],
         system=spec.prompt.system,

@@ -1,12 +1,16 @@
 """A job from beginning to end: check -> (SFT) -> SRL -> RLVR -> evaluate -> export.
 
+With `more_examples`, SRL's result is measured, solutions of what is weak are written, and SRL runs
+once more on them before RLVR.
+
 `run_job` is the same whether `python -m train`, `ray job submit` or a service calls it. A stage
 whose result is committed is skipped, so a job that is run again goes on where it was.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rollout.engine import EngineSpec
 from rollout.pool import PoolSpec, RolloutPool
-from rollout.types import Problem
-from train import checkpoint
+from rollout.types import Problem, RolloutGroup
+from train import checkpoint, more_examples
 from train.claim import claim, exclusive
 from train.data import Row
-from train.evaluate import Evaluation, evaluate
+from train.evaluate import Evaluation, Ledger, evaluate
 from train.events import EventLog
 from train.export import export_model
 from train.performance import report_skills
@@ -28,7 +32,7 @@ from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
 from train.sft import SFTConfigBundle, run_sft, sft_examples
-from train.spec import JobSpec, SRLSpec, spec_to_json
+from train.spec import JobSpec, SRLSpec, StageSpec, spec_to_json
 from train.srl import srl_problems, srl_verifier
 from train.stage import RESULT_FILE, StageResult, run_stage
 from train.stage_run import StageConfig, job_grader
@@ -122,14 +126,49 @@ class _Job:
         if spec.sft:
             results["sft"] = self._once("sft", self._sft)
             model = str(results["sft"].path)
-        for name, stage in (("srl", spec.srl), ("rlvr", spec.rlvr)):
-            if stage is None:
-                continue
-            start, first = model, version
-            results[name] = self._once(name, lambda: self._reinforce(name, start, first))  # noqa: B023
+        rows = self.data.train
+        for name, stage in spec.reinforcement_stages.items():
+            if name == "srl_2":
+                more = self._more_examples(model, version)
+                version += 1
+                if more is None:  # said in the events: the stage has nothing to learn
+                    continue
+                rows = more
+            run = partial(self._reinforce, name, stage, rows, model, version)
+            results[name] = self._once(name, run)
             model = str(results[name].path)
             version += stage.max_steps + 1
         return results
+
+    def _more_examples(self, model: str, version: int) -> list[Row] | None:
+        """The training rows with expert solutions of what `model`, SRL's result, is weak at."""
+
+        def emit(level: str, message: str, data: dict[str, Any]) -> None:
+            self._ask(self.events.rewind.remote("examples", -1))  # of a driver that was killed
+            self.emit("message", stage="examples", level=level, message=message, data=data)
+
+        def account(groups: Sequence[RolloutGroup]) -> None:
+            ledger = Ledger().add(groups)
+            self._ask(self.events.account.remote(ledger.scored, ledger.dropped))
+
+        self.stop.check("before further examples")
+        folder = self.out / more_examples.FOLDER
+        self.now("examples", 0, "measuring SRL's result, asking for expert solutions")
+        if not more_examples.is_measured(folder):
+            self.pool.publish(load_model(model, self.spec.rollout.dtype).state_dict(), version)
+        job = more_examples.MoreExamples(
+            spec=self.spec,
+            data=self.data,
+            renderer=self.renderer,
+            pool=self.pool,
+            folder=folder,
+            emit=emit,
+            observe=account,
+            cancelled=lambda: self.stop.requested,
+        )
+        rows = more_examples.rows_with_more(job)
+        self.stop.check("while further examples were written")
+        return rows
 
     def report(self, results: dict[str, StageResult]) -> dict[str, Any]:
         """Evaluate base and stages on held-out rows, export, and put it all into one record."""
@@ -139,7 +178,7 @@ class _Job:
         performance = report_skills(self.out / SAMPLES_FOLDER, names, self.data.heldout)
         for loss in performance.get("regressions", ()):
             self._warn_of(loss, names[0])
-        export = export_model(best.path, self.out / "export", self.spec)
+        export = export_model(best.path, self.out / "export", self.spec, list(results))
         return {
             "rows": rows,
             **performance,
@@ -184,13 +223,15 @@ class _Job:
         bundle = SFTConfigBundle(self.spec, sft, examples, self.out, self.events)
         return run_sft(bundle, self.out / ".ray", self.stop)
 
-    def _reinforce(self, name: str, model: str, first_version: int) -> StageResult:
-        spec, stage = self.spec, getattr(self.spec, name)
+    def _reinforce(
+        self, name: str, stage: StageSpec, rows: list[Row], model: str, first_version: int
+    ) -> StageResult:
+        spec = self.spec
         if isinstance(stage, SRLSpec):
-            problems = srl_problems(self.data.train, self.renderer, stage)
+            problems = srl_problems(rows, self.renderer, stage)
             verifier, sampling = srl_verifier(stage), spec.step_sampling_spec(stage)
         else:
-            problems = self._problems(self.data.train)
+            problems = self._problems(rows)
             verifier, sampling = job_grader(spec), spec.sampling_spec(stage.temperature, stage)
         config = StageConfig(
             name=name,

@@ -8,9 +8,9 @@ from train.spec import JobSpec
 
 def steps_planned(spec: JobSpec, train_rows: Sequence[Row]) -> int:
     """Optimizer steps of all stages, and one for each policy evaluated on held-out rows."""
-    stages = [stage for stage in (spec.sft, spec.srl, spec.rlvr) if stage is not None]
-    evaluated = 1 + len(stages) if spec.data.heldout else 0
-    steps = sum(stage.max_steps for stage in (spec.srl, spec.rlvr) if stage is not None)
+    stages = spec.reinforcement_stages.values()
+    evaluated = 1 + len(stages) + (spec.sft is not None) if spec.data.heldout else 0
+    steps = sum(stage.max_steps for stage in stages)
     return sft_steps(spec, train_rows) + steps + evaluated
 
 

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 from rollout.verifiers.base import InvalidVariableError
 from rollout.verifiers.templates import check_item
 from train.data import DataError, Row, check_disjoint, read_rows
+from train.experts.by_teacher import NothingToAskError, askable_rows
+from train.experts.engine_teacher import EngineTeacherSpec
+from train.experts.families import FAMILIES, Solution, solve
+from train.experts.solver import fault
 from train.prompts import PromptRenderer, check_lengths, load_tokenizer
-from train.spec import JobSpec, SpecError
+from train.spec import JobSpec, MoreExamplesSpec, SpecError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+MAX_EXPERTS_GRADED = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
             "grader: is 'step_similarity', SRL's own reward, which judges single steps; give the "
             "grader of whole solutions, such as {type: answer}"
         )
+    if spec.more_examples is not None:
+        _check_more_examples(spec, spec.more_examples, train)
     graded = _files(spec, train if spec.rlvr else [], valid, heldout)
     if getattr(spec.grader, "needs_reference_answer", False):
         for path, rows in graded:
@@ -67,7 +75,59 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
     for path, rows in pairs:
         check_lengths(spec, renderer, path, rows)
+    _check_expert_answers(spec, train)
     return JobData(train, valid, heldout), renderer
+
+
+def _check_expert_answers(spec: JobSpec, train: list[Row]) -> None:
+    """Refuse a grader of answers that calls every expert wrong: it could choose no checkpoint."""
+    grader: Any = spec.grader
+    if grader.type != "answer":  # others may cost money, or take long
+        return
+    known = [row for row in train if row.expert_steps and row.reference_answer is not None]
+    known = known[:MAX_EXPERTS_GRADED]
+    for row in known:
+        solution = Solution("expert", row.expert_steps, str(row.reference_answer))
+        if fault(row, solution, grader, spec.sampling.protocol) is None:
+            return
+    if known:
+        row = known[0]
+        raise DataError.at(
+            spec.data.train,
+            row.line,
+            f"by the grader no expert solution is right, of {len(known)} that were graded; this "
+            f"one ends with {row.expert_steps[-1]!r}, its reference_answer is "
+            f"{row.reference_answer!r}: give a grader.pattern whose group holds the answer in the "
+            "last step, or correct the steps",
+        )
+
+
+def _check_more_examples(spec: JobSpec, more: MoreExamplesSpec, train: list[Row]) -> None:
+    """Check that somebody could write them, and read what is to be read. Raises ValueError."""
+    try:
+        grader: Any = spec.grader
+        askable = askable_rows(train, grader, by_solver=more.teacher is None)
+    except NothingToAskError as error:
+        raise DataError(f"{spec.data.train}: more_examples: {error}", spec.data.train) from None
+    if more.teacher is None and not any(solve(row.problem_text) for row in askable):
+        raise DataError(
+            f"{spec.data.train}: more_examples: no problem without expert_steps is of a family "
+            f"that the solver knows ({', '.join(FAMILIES)}); give more_examples.teacher",
+            spec.data.train,
+        )
+    if isinstance(more.teacher, EngineTeacherSpec):
+        try:
+            config_of(more.teacher_model or more.teacher.model)
+        except SpecError as error:
+            raise SpecError(f"more_examples.teacher.{error}") from None
+    for path in more.documents:
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(
+                f"more_examples.documents: {path} cannot be read as UTF-8 text ({error}); correct "
+                "the path, or leave it out"
+            ) from None
 
 
 def config_of(model: str) -> "PretrainedConfig":
@@ -95,12 +155,17 @@ def config_of(model: str) -> "PretrainedConfig":
 def resources_asked(spec: JobSpec) -> dict[str, float]:
     """Logical {"CPU", "GPU"} that the job holds while it runs."""
     learner, rollout = spec.learner, spec.rollout
+    cpus = learner.num_workers * learner.cpus_per_worker
+    gpus = learner.num_workers * learner.gpus_per_worker
+    if spec.more_examples and isinstance(teacher := spec.more_examples.teacher, EngineTeacherSpec):
+        # No learner runs while the teacher's engines do.
+        cpus = max(cpus, teacher.num_engines * teacher.cpus_per_engine)
+        gpus = max(gpus, teacher.num_engines * teacher.gpus_per_engine)
     return {
-        "CPU": learner.num_workers * learner.cpus_per_worker
+        "CPU": cpus
         + rollout.num_engines * rollout.cpus_per_engine
         + rollout.num_verifiers * rollout.cpus_per_verifier,
-        "GPU": learner.num_workers * learner.gpus_per_worker
-        + rollout.num_engines * rollout.gpus_per_engine,
+        "GPU": gpus + rollout.num_engines * rollout.gpus_per_engine,
     }
 
 

@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -20,11 +20,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    WrapValidator,
     model_validator,
 )
 
 from rollout.types import InferenceProtocol, SamplingSpec
 from rollout.verifiers.registry import AnyGrader, GraderSpecError
+from train.experts.engine_teacher import EngineTeacherSpec
+from train.experts.teachers import EndpointTeacherSpec
 
 LossName = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo"]
 ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -158,6 +161,33 @@ class RLVRSpec(StageSpec):
     """Reinforcement learning from the job's grader alone."""
 
 
+def _teacher_of_its_type(value: Any, _: Any) -> Any:
+    """Chosen by `type` before anything else is read, so that errors are of that kind alone."""
+    if value is None or isinstance(value, BaseModel):
+        return value
+    kinds = {"endpoint": EndpointTeacherSpec, "engine": EngineTeacherSpec}
+    named = value.get("type", "endpoint") if isinstance(value, dict) else "endpoint"
+    if not isinstance(named, str) or named not in kinds:
+        raise ValueError(f"its type is {named!r}; choose 'endpoint' or 'engine'")
+    return kinds[named].model_validate(value)
+
+
+class MoreExamplesSpec(_Spec):
+    """Further expert solutions for what SRL left weak, and a second SRL stage that learns them."""
+
+    num_examples: PositiveInt  # verified solutions of training rows that have no steps
+    mode: Literal["weakness", "uniform"] = "weakness"  # how they are shared among skills
+    num_problems: PositiveInt = 64  # training rows that SRL's result is measured on
+    num_samples: PositiveInt = 4  # of each of them
+    max_steps: PositiveInt | None = None  # of the second SRL stage; null: srl.max_steps
+    teacher: (
+        Annotated[EndpointTeacherSpec | EngineTeacherSpec, WrapValidator(_teacher_of_its_type)]
+        | None
+    ) = None  # null: the programmatic solver
+    teacher_model: str | None = None  # where an engine teacher's model lies, when not at its name
+    documents: tuple[Path, ...] = ()  # UTF-8 texts for a teacher to read
+
+
 class EvaluationSpec(_Spec):
     """The final evaluation on held-out rows."""
 
@@ -196,7 +226,10 @@ class RolloutSpec(_Spec):
 
 
 class JobSpec(_Spec):
-    """A whole job: model, data, grader, stages in order SFT -> SRL -> RLVR, resources."""
+    """A whole job: model, data, grader, stages in order SFT -> SRL -> RLVR, resources.
+
+    With `more_examples` a second SRL stage, "srl_2", stands between SRL and RLVR.
+    """
 
     model: str  # a hub name, or a folder written with a leading "./", "../" or "/"
     data: DataSpec
@@ -206,6 +239,7 @@ class JobSpec(_Spec):
     sampling: SamplingLimits = SamplingLimits()
     sft: SFTSpec | None = None
     srl: SRLSpec | None = None
+    more_examples: MoreExamplesSpec | None = None
     rlvr: RLVRSpec | None = None
     evaluation: EvaluationSpec = EvaluationSpec()
     learner: LearnerSpec = LearnerSpec()
@@ -219,6 +253,11 @@ class JobSpec(_Spec):
             raise ValueError(
                 "no grader: give `grader: {type: answer}`; checkpoints are chosen by it"
             )
+        if self.more_examples is not None and self.srl is None:
+            raise ValueError(
+                "more_examples are for what `srl` leaves weak, but there is no `srl`: give it, or "
+                "remove `more_examples`"
+            )
         for name, max_tokens in self.generation_limits().items():
             if max_tokens >= self.rollout.max_model_len:
                 raise ValueError(
@@ -227,6 +266,16 @@ class JobSpec(_Spec):
                     "raise the latter"
                 )
         return self
+
+    @property
+    def reinforcement_stages(self) -> dict[str, StageSpec]:
+        """The stages after SFT by name, in the order in which they run."""
+        more = self.more_examples
+        again = self.srl
+        if again is not None and more is not None and more.max_steps is not None:
+            again = again.model_copy(update={"max_steps": more.max_steps})
+        stages = {"srl": self.srl, "srl_2": more and again, "rlvr": self.rlvr}
+        return {name: stage for name, stage in stages.items() if stage is not None}
 
     def generation_limits(self) -> dict[str, int]:
         """Every limit of one generation, in tokens, by the field that sets it."""
@@ -255,6 +304,11 @@ class JobSpec(_Spec):
         return SamplingSpec("stepwise", max_tokens, 1, stage.temperature, self.prompt.step_end)
 
 
+def is_srl(stage: str) -> bool:
+    """True of the stages that sample single steps: "srl" and "srl_2"."""
+    return stage.startswith("srl")
+
+
 def read_yaml(path: Path) -> Any:
     """What a YAML or JSON file holds. Raises SpecError, naming the file."""
     try:
@@ -281,10 +335,21 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
         name: None if value is None else (base / value).resolve()
         for name, value in spec.data.model_dump().items()
     }
-    model = spec.model
-    if model.startswith(("./", "../", "/")):
-        model = str((base / model).resolve())
-    return spec.model_copy(update={"data": DataSpec.model_validate(data), "model": model})
+    found: dict[str, Any] = {
+        "data": DataSpec.model_validate(data),
+        "model": _located(spec.model, base),
+    }
+    if (more := spec.more_examples) is not None:
+        update: dict[str, Any] = {"documents": tuple((base / d).resolve() for d in more.documents)}
+        if isinstance(more.teacher, EngineTeacherSpec):
+            update["teacher_model"] = _located(more.teacher_model or more.teacher.model, base)
+        found["more_examples"] = more.model_copy(update=update)
+    return spec.model_copy(update=found)
+
+
+def _located(model: str, base: Path) -> str:
+    """A hub name as it is; of a folder, the whole path."""
+    return str((base / model).resolve()) if model.startswith(("./", "../", "/")) else model
 
 
 def parse_spec(raw: dict[str, Any], *, source: str) -> JobSpec:
@@ -334,12 +399,18 @@ def _describe(item: Any) -> str:
 
 
 def _suggest(loc: tuple[int | str, ...]) -> str:
-    """Name the nearest known field of the model that `loc` ends in."""
-    model: type[BaseModel] = JobSpec
+    """Name the nearest known field of the models that `loc` ends in."""
+    models: list[type[BaseModel]] = [JobSpec]
     for part in loc[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        choices = getattr(annotation, "__args__", (annotation,))
-        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
-    known = list(model.model_fields)
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]  # type: ignore[index]
+        models = [model for field in fields for model in _models_in(field.annotation)]
+    known = list(dict.fromkeys(name for model in models for name in model.model_fields))
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Every model that a field's type names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -31,7 +31,7 @@ SEED_STRIDE = 1000  # seeds of one step's sampling rounds never meet the next st
 class StageConfig:
     """Everything a stage's workers need; complete, picklable."""
 
-    name: str  # "srl" or "rlvr"
+    name: str  # "srl", "srl_2" or "rlvr"
     job: JobSpec
     stage: StageSpec
     model: str  # folder or hub name that the stage starts from

@@ -131,7 +131,7 @@ def teach(
     asking = CollaborationOrchestrator(
         writer, verifier_of(None, "single"), max_rounds=MAX_ROUNDS, concurrency=1, seed=seed
     )
-    made = DynamicExampleGenerator(asking, mode=arm, seed=seed).generate(
+    made = DynamicExampleGenerator(asking, mode=arm, seed=seed, ask_unsolved=False).generate(
         pool, COUNT, outcomes=outcomes, held_out=heldout
     )
     problems = {row.id: row.problem_text for row in pool}

@@ -96,7 +96,7 @@ def rollouts(
     caller: Calling,
     service: ServiceOf,
     step: Annotated[int | None, Query(ge=1, description="the stage's step, from 1")] = None,
-    stage: Annotated[str | None, Query(pattern="^(srl|rlvr)$")] = None,
+    stage: Annotated[str | None, Query(pattern="^(srl|srl_2|rlvr)$")] = None,
     after: After = None,
     limit: Limit = 20,
 ) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from serve_app import native, preview, wire
+from serve_app import examples, native, preview, tasks, wire
 from serve_app.auth import Calling
 from serve_app.context import ServiceOf
 from serve_app.create import Attempted
@@ -87,7 +87,7 @@ def cancel_training(job_id: str, caller: Calling, service: ServiceOf) -> dict[st
 @fine_tuning.post("/model_selection")
 async def select_model(body: SelectModel, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """Rank models by what they solve of the rows before any training, and by their cost."""
-    return await _apart(caller, lambda: native.select_model(service, caller, body, native.on_ray))
+    return await _apart(caller, lambda: native.select_model(service, caller, body, tasks.on_ray))
 
 
 @router.post("/examples/generate", response_model=None)
@@ -100,12 +100,11 @@ async def generate_examples(
     With `stream`: events `progress`, then `result` or `error`; closing the connection cancels.
     """
     if not body.stream:
-        return await _apart(
-            caller, lambda: native.generate_examples(service, caller, body, native.on_ray)
-        )
-    watch = native.new_folder(service)
+        return await _apart(caller, lambda: examples.generate(service, caller, body, tasks.on_ray))
+    watch = tasks.new_folder(service)
     call = _submit(
-        caller, lambda: native.generate_examples(service, caller, body, native.on_ray, watch)
+        caller,
+        lambda: examples.generate(service, caller, body, tasks.on_ray, watch),
     )
     return StreamingResponse(stream_examples(call, watch), media_type="text/event-stream")
 
@@ -116,9 +115,7 @@ async def estimate_examples(
     body: GenerateExamples, caller: Calling, service: ServiceOf
 ) -> dict[str, Any]:
     """Tokens, and the price where `teacher.price` is given, of examples; nobody is asked."""
-    return await _apart(
-        caller, lambda: native.estimate_examples(service, caller, body, native.on_ray)
-    )
+    return await _apart(caller, lambda: examples.estimate(service, caller, body, tasks.on_ray))
 
 
 @router.get("/examples/{file_id}")
@@ -131,7 +128,7 @@ def preview_examples(file_id: str, caller: Calling, service: ServiceOf) -> dict[
 @fine_tuning.post("/estimate")
 async def estimate(body: CreateJob, caller: Calling, service: ServiceOf) -> dict[str, Any]:
     """What a job would take, before anything starts: the body is a create call's."""
-    return await _apart(caller, lambda: native.estimate(service, caller, body, native.on_ray))
+    return await _apart(caller, lambda: native.estimate(service, caller, body, tasks.on_ray))
 
 
 async def _apart(caller: Caller, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -225,12 +225,12 @@ def test_a_service_on_a_machine_without_its_packages_is_told_what_to_install(tmp
 
 
 def test_models_select_says_which_limit_removed_every_candidate(data, tmp_path, monkeypatch):
-    from serve_app import native, native_work
+    from serve_app import native_work, tasks
 
     def here(service, caller, deadline_s, function, arguments):
         return getattr(native_work, function)(**arguments, cluster={"CPU": 2.0})
 
-    monkeypatch.setattr(native, "on_ray", here)
+    monkeypatch.setattr(tasks, "on_ray", here)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(ROWS)
     done = ferrata("models", "select", file, "--max-parameters", 1000, "--data", data, status=1)

@@ -90,6 +90,17 @@ def test_steps_are_numbered_over_all_stages_in_the_order_in_which_they_run():
     assert numbers.number("rlvr", 3) == 18
 
 
+def test_the_second_srl_stage_has_a_place_of_its_own_between_srl_and_rlvr():
+    job = spec(20, srl={"max_steps": 10}, more_examples={"max_steps": None})
+    numbers = StepNumbers.of(job, steps_planned=10 + 10 + 20 + 4)
+    assert numbers == StepNumbers({"srl": 0, "srl_2": 10, "rlvr": 20}, 40)
+    job["more_examples"]["max_steps"] = 3
+    assert StepNumbers.of(job, 33 + 4) == StepNumbers({"srl": 0, "srl_2": 10, "rlvr": 13}, 33)
+    told = contract_event(metrics_event("srl_2"), numbers, job)
+    assert (told.data["step"], told.data["stage"]) == (20, "srl_2")
+    assert next(grader["type"] for grader in told.data["scores"]["graders"]) == "step_similarity"
+
+
 def metrics_event(stage: str = "rlvr", **more: Any) -> dict[str, Any]:
     return {
         "seq": 4,

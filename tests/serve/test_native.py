@@ -8,7 +8,7 @@ import pytest
 from servers import Answer, completion, serve
 
 from serve.kit import Tenant, error_of
-from serve_app import native, native_work
+from serve_app import examples, native, native_work, tasks
 from serve_app.create import Attempted
 from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.native_schemas import GenerateExamples, SelectModel
@@ -32,7 +32,7 @@ def problems(count: int) -> list[dict]:
 
 def here(service, caller, deadline_s: float, function: str, arguments) -> Any:
     """Run the work in this process instead of on Ray."""
-    extra = {"cluster": CLUSTER} if function in ("estimate_job", "select_model") else {}
+    extra = {"cluster": CLUSTER} if function in tasks.SEES_CLUSTER else {}
     return getattr(native_work, function)(**arguments, **extra)
 
 
@@ -120,7 +120,7 @@ def test_an_estimate_of_wrong_rows_names_field_and_line(whole, tenant, caller):
 
 def test_examples_are_solved_verified_stored_and_previewed(whole, tenant, caller):
     body = parse_request(GenerateExamples, {"rows": problems(30), "num_examples": 12})
-    answer = native.generate_examples(whole, caller, body, run=here)
+    answer = examples.generate(whole, caller, body, run=here)
     assert (answer["examples_generated"], len(answer["examples"])) == (12, 10)
     lines = tenant.get(f"/v1/files/{answer['file_id']}/content").text.splitlines()
     assert len(lines) == 12
@@ -142,7 +142,7 @@ def test_examples_are_solved_verified_stored_and_previewed(whole, tenant, caller
 )
 def test_examples_that_cannot_be_written_say_why(whole, caller, rows, fields, param, said):
     body = parse_request(GenerateExamples, {"rows": rows, **fields})
-    error = refusal(lambda: native.generate_examples(whole, caller, body, run=here))
+    error = refusal(lambda: examples.generate(whole, caller, body, run=here))
     assert error.param == param
     assert said in error.message
 
@@ -167,8 +167,7 @@ def test_another_projects_file_and_unknown_models_are_refused_alike(
     body = parse_request(GenerateExamples, {"file": theirs})
     unknown = parse_request(GenerateExamples, {"file": "file-nothing"})
     errors = [
-        refusal(lambda b=b: native.generate_examples(whole, caller, b, run=here))
-        for b in (body, unknown)
+        refusal(lambda b=b: examples.generate(whole, caller, b, run=here)) for b in (body, unknown)
     ]
     assert errors[0].message.replace(theirs, "X") == errors[1].message.replace("file-nothing", "X")
     wanted = {"task": "t", "rows": problems(10), "constraints": {"models": ["nothing"]}}
@@ -210,7 +209,7 @@ def test_a_teacher_writes_examples_that_carry_where_they_come_from(whole, caller
         teacher = {"type": "endpoint", "base_url": f"{server.url}/v1", "model": "t"}
         raw = {"rows": rows, "num_examples": 2, "teacher": teacher, "grader": {"type": "answer"}}
         body = parse_request(GenerateExamples, raw)
-        answer = native.generate_examples(whole, caller, body, run=here)
+        answer = examples.generate(whole, caller, body, run=here)
     assert answer["examples_generated"] == 2
     assert answer["teacher"]["accepted"] == answer["teacher"]["asked"] == 2
     for example in answer["examples"]:
@@ -235,7 +234,7 @@ def test_the_same_examples_asked_for_again_are_paid_for_once(whole, caller):
         raw["grader"] = {"type": "answer"}
 
         def ask(**fields):
-            return native.generate_examples(
+            return examples.generate(
                 whole, caller, parse_request(GenerateExamples, raw | fields), run=here
             )
 
@@ -279,7 +278,7 @@ def test_a_watched_call_tells_how_far_it_is_and_ends_when_it_is_cancelled(whole,
     with serve(watched) as server:
         price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
         body = parse_request(GenerateExamples, sums_teacher(server, price=price))
-        answer = native.generate_examples(whole, caller, body, run=here, watch=tmp_path)
+        answer = examples.generate(whole, caller, body, run=here, watch=tmp_path)
         assert len(server.requests) == 3
         assert seen == [0, 1, 2]
         told = answer["teacher"]
@@ -288,7 +287,7 @@ def test_a_watched_call_tells_how_far_it_is_and_ends_when_it_is_cancelled(whole,
         spent = told["prompt_tokens"] * 0.001 + told["completion_tokens"] * 0.01
         assert told["cost"] == pytest.approx(spent) and spent > 0
         assert json.loads((tmp_path / PROGRESS).read_text())["cost"] == pytest.approx(spent)
-        again = native.generate_examples(whole, caller, body, run=here)
+        again = examples.generate(whole, caller, body, run=here)
         assert again["teacher"]["accepted"] == 6
         assert len(server.requests) == 6, "what was accepted before is not asked again"
 
@@ -297,12 +296,11 @@ def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whol
     with serve(honest_teacher) as server:
         price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
         raw = sums_teacher(server, price=price, max_tokens=100, max_rounds=2)
-        raw |= {"num_examples": 4}
+        raw |= {"num_examples": 4, "policy": {"model": MODEL}, "mode": "weakness"}
         raw["rows"].append(raw["rows"][0] | {"reference_answer": "again"})
-        found = native.estimate_examples(
-            whole, caller, parse_request(GenerateExamples, raw), run=here
-        )
+        found = examples.estimate(whole, caller, parse_request(GenerateExamples, raw), run=here)
         assert server.requests == []
+    assert found["not_counted"].startswith("policy: it is sampled when")
     assert (found["problems_to_choose_from"], found["num_examples"]) == (6, 4)
     assert found["left_out"] == {"duplicate (exact)": 1}
     first, most = found["first_drafts"], found["at_most"]
@@ -319,10 +317,11 @@ def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whol
 def test_an_estimate_without_a_teacher_or_anything_to_ask_says_so(whole, caller):
     def refusal(raw: dict) -> RequestError:
         with pytest.raises(RequestError) as refused:
-            native.estimate_examples(whole, caller, parse_request(GenerateExamples, raw), run=here)
+            examples.estimate(whole, caller, parse_request(GenerateExamples, raw), run=here)
         return refused.value
 
     assert refusal({"rows": problems(2)}).param == "teacher"
+    assert refusal({"rows": problems(2), "mode": "weakness"}).param == "mode"
     with serve(honest_teacher) as server:
         raw = sums_teacher(server)
         raw["rows"] = [row | {"expert_steps": ["1"]} for row in raw["rows"]]
@@ -339,7 +338,7 @@ def test_a_dead_teachers_words_reach_the_caller(whole, caller):
         raw = {"rows": rows, "teacher": teacher, "grader": {"type": "answer"}}
         body = parse_request(GenerateExamples, raw)
         with pytest.raises(RequestError, match="no such model") as refused:
-            native.generate_examples(whole, caller, body, run=here)
+            examples.generate(whole, caller, body, run=here)
         assert len(server.requests) < 30
     assert (refused.value.code, refused.value.param) == ("teacher_failed", "teacher")
 
@@ -431,7 +430,7 @@ def test_a_teacher_is_shown_the_passages_of_the_users_documents_that_matter(whol
         raw = {"rows": rows, "teacher": teacher, "grader": {"type": "answer"}}
         raw["documents"] = [tenant.upload(text.encode()), tenant.upload(b"Cats sleep all day.")]
         body = parse_request(GenerateExamples, raw)
-        answer = native.generate_examples(whole, caller, body, run=here)
+        answer = examples.generate(whole, caller, body, run=here)
         shown = server.requests[0].json["messages"][0]["content"]
         assert rule in shown and "Cats" not in shown
         assert answer["examples_generated"] == len(server.requests) == 1
@@ -441,10 +440,10 @@ def test_a_teacher_is_shown_the_passages_of_the_users_documents_that_matter(whol
 
         body = parse_request(GenerateExamples, raw | {"documents": [tenant.upload(b"\xff\xfe")]})
         with pytest.raises(RequestError, match=r"documents\[0\] is not UTF-8") as refused:
-            native.generate_examples(whole, caller, body, run=here)
+            examples.generate(whole, caller, body, run=here)
         assert refused.value.param == "documents"
         body = parse_request(GenerateExamples, raw | {"documents": ["file-none"]})
         with pytest.raises(RequestError, match="there is no file"):
-            native.generate_examples(whole, caller, body, run=here)
+            examples.generate(whole, caller, body, run=here)
     with pytest.raises(RequestError, match="give `teacher` too"):
         parse_request(GenerateExamples, {"rows": rows, "documents": ["file-1"]})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from serve.kit import BASE_MODEL, error_of
-from serve_app import native, native_work
+from serve_app import native_work, tasks
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"{n}+2?"}], "reference_answer": str(n + 2)}
@@ -24,7 +24,7 @@ def here(monkeypatch) -> list[str]:
         extra = {} if function == "generate_examples" else {"cluster": CLUSTER}
         return getattr(native_work, function)(**arguments, **extra)
 
-    monkeypatch.setattr(native, "on_ray", run)
+    monkeypatch.setattr(tasks, "on_ray", run)
     return ran
 
 
@@ -153,7 +153,7 @@ def test_a_cluster_that_is_full_or_down_is_a_503(tenant, monkeypatch, raised, co
     def run(*arguments):
         raise raised
 
-    monkeypatch.setattr(native, "on_ray", run)
+    monkeypatch.setattr(tasks, "on_ray", run)
     response = tenant.post("/v1/model/select", json={"task": "sums", "rows": ROWS})
     assert error_of(response, 503)["code"] == code
     assert int(response.headers["retry-after"]) > 0

@@ -349,7 +349,9 @@ def test_the_tiny_models_system_prompt_is_left_out_with_a_note(tmp_path):
 
 
 def test_a_step_that_holds_a_newline_gets_a_longer_step_end(tmp_path):
-    lines = [row(n) | {"expert_steps": ["a\nb", "c"]} for n in range(1000, 1040)]
+    lines = [row(n) for n in range(1000, 1040)]
+    for line in lines:
+        line["expert_steps"] = ["a\nb", f"c={line['reference_answer']}"]
     assert run(tmp_path, lines, **RFT).spec["prompt"]["step_end"] == "\n\n"
 
 
@@ -365,3 +367,46 @@ def test_a_model_without_a_tokenizer_is_refused_by_its_name(tmp_path):
             CLUSTER,
         )
     assert (caught.value.code, caught.value.param) == ("invalid_model", "model")
+
+
+def test_more_examples_become_a_second_srl_stage_with_the_jobs_teacher_and_documents(tmp_path):
+    teacher = {"base_url": "http://localhost:1/v1", "model": "m"}
+    text = tmp_path / "rules.txt"
+    text.write_text("Rules.")
+    request = RFT | {"teacher": teacher, "num_examples": 0, "documents": ["file-2"]}
+    request |= {"more_examples": {"num_examples": 7}, "heldout_file": "file-3"}
+    files = {"training": write(tmp_path / "t.jsonl", MIXED)}
+    files["heldout"] = write(tmp_path / "h.jsonl", rows(5000, 4))
+    folder = tmp_path / "job"
+    made = prepare(BASE | request, folder, files, str(MODEL), CLUSTER, documents=[text])
+    text.unlink()  # the copy that was fetched for preparing
+    spec = load_spec(folder / "spec.json")
+    more = spec.more_examples
+    assert more is not None
+    assert (more.num_examples, more.mode, more.teacher and more.teacher.model) == (
+        7,
+        "weakness",
+        "m",
+    )
+    assert [path.read_text() for path in more.documents] == ["Rules."]
+    srl, again, rlvr = spec.reinforcement_stages.values()
+    assert again.max_steps == srl.max_steps
+    assert made.steps_planned == 2 * srl.max_steps + rlvr.max_steps + 4
+    assert made.resolved["more_examples"] == {
+        "num_examples": 7, "mode": "weakness", "num_problems": 64, "num_samples": 4,
+        "max_steps": srl.max_steps,
+    }  # fmt: skip
+
+
+def test_more_examples_without_srl_are_refused(tmp_path):
+    request = RFT | {"more_examples": {"num_examples": 3}, "num_examples": 0}
+    error = fault(tmp_path, rows(1000, 40), **request)
+    assert error.param == "more_examples"
+    assert "no row has `expert_steps` for SRL" in error.message
+    for wrong, param in [
+        ({"srl": None, "more_examples": {"num_examples": 3}}, "more_examples"),
+        ({"more_examples": {"num_examples": 3, "teacher": {}}}, "more_examples.teacher"),
+        ({"more_examples": {"num_examples": 3, "documents": ["x"]}}, "more_examples.documents"),
+        ({"more_examples": {}}, "more_examples.num_examples"),
+    ]:
+        assert fault(tmp_path, MIXED, **RFT | wrong).param == param

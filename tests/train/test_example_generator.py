@@ -142,10 +142,18 @@ def test_the_learnable_band_leaves_out_what_is_always_or_never_solved() -> None:
     for number, (samples, solved) in enumerate([(8, 8), (8, 0), (8, 3), (2, 2), (8, 0)], start=1):
         outcomes.add(f"train:{number}", samples, solved)
     outcomes.by_row["train:5"].step_rewards = [0.4]
-    reasons = [outside_band(row(n, "?"), outcomes) for n in range(1, 7)]
-    assert [reason and reason.split(" (")[0] for reason in reasons] == [
-        "too easy", "too hard", None, None, None, None,
-    ]  # fmt: skip
+    outcomes.add("train:6", 8, 0)
+    outcomes.by_row["train:6"].step_rewards = [-1.0, -1.0]  # no step of the required form
+
+    def reasons(*, ask_unsolved: bool) -> list[str | None]:
+        found = [
+            outside_band(row(n, "?"), outcomes, ask_unsolved=ask_unsolved) for n in range(1, 8)
+        ]
+        return [reason and reason.split(" (")[0] for reason in found]
+
+    too_hard = ["too easy", "too hard", None, None, None, "too hard", None]
+    assert reasons(ask_unsolved=False) == too_hard
+    assert reasons(ask_unsolved=True) == ["too easy", None, None, None, None, "too hard", None]
 
 
 def test_weak_skills_get_more_examples_and_every_row_says_where_it_comes_from() -> None:

@@ -99,7 +99,7 @@ def test_sft_with_thoughts_needs_them_and_says_so_before_anything_starts(tmp_pat
 
 def test_a_titles_length_counts_where_it_enters_the_prompt(tmp_path):
     titled = "srl.title_context=true"
-    check_job(expert_job(tmp_path, {"expert_steps": ["1sr=1", "2: li=1"]}, titled))
+    check_job(expert_job(tmp_path, {"expert_steps": ["1sr=1", "2: li=1234"]}, titled))
     row = {"expert_steps": ["1sr=1", "2" * 240 + ": li=1"]}
     with pytest.raises(DataError, match=r"train.jsonl, line 1: its prompt has"):
         check_job(expert_job(tmp_path, row, titled))
@@ -109,6 +109,15 @@ def test_an_expert_step_that_no_generation_can_hold_is_refused_with_its_length(t
     row = {"expert_steps": ["1sr=1", "2" * 40]}
     with pytest.raises(DataError, match=r"expert step 2 takes 43 tokens.*max_tokens is 24"):
         check_job(expert_job(tmp_path, row))
+
+
+def test_a_grader_that_calls_every_expert_wrong_is_refused_with_what_it_read(tmp_path):
+    """Each step ends with the state behind `=`: without a pattern the whole step is the answer."""
+    row = {"expert_steps": ["1sr=1", "2li=1234"]}
+    check_job(expert_job(tmp_path, row))
+    said = r"line 1: by the grader no expert solution is right, of 1 .* ends with '2li=1234', its"
+    with pytest.raises(DataError, match=said):
+        check_job(expert_job(tmp_path, row, "grader.pattern=null"))
 
 
 def test_a_model_folder_without_weights_is_refused_by_name(tmp_path):

@@ -104,6 +104,26 @@ def test_an_estimate_names_every_part_of_a_job_and_bounds_what_it_expects():
     assert answer["price"] is None
 
 
+def test_measuring_for_more_examples_and_a_second_srl_stage_are_parts_of_their_own():
+    rows = {"training": [row(1, "abc", "de"), row(2)], "validation": [row(2)]}
+    more = {"num_examples": 3, "num_problems": 9, "num_samples": 4, "max_steps": 1}
+    spec = job(srl=SRLSpec(**SMALL), more_examples=more)
+    parts = {part.name: part for part in estimate_parts(spec, rows, MODEL, render, len)}
+    assert list(parts) == ["srl", "srl_2", "more_examples", "validation"]
+    one, two = parts["srl"].expected, parts["srl_2"].expected
+    assert one is not None and two is not None
+    assert two.trained_tokens == pytest.approx(one.trained_tokens / 2)  # one step instead of two
+    measured = parts["more_examples"].expected
+    assert measured is not None
+    # Two rows are there, four samples of each. "<think></think>abc" and its end are 19 tokens here,
+    # the second step's 18: a whole solution is 37, a step 18.5.
+    assert measured.sampled_tokens == pytest.approx(8 * (37 + 18.5))
+    assert measured.trained_tokens == 0
+    at_most = parts["more_examples"].at_most
+    assert 0 < measured.sampling_flops < at_most.sampling_flops
+    assert at_most.trained_tokens == 0
+
+
 def test_no_collector_and_no_policy_can_take_more_than_the_estimate_says_at_most():
     """The real collector, no group kept; a policy that thinks as long as it may, or not at all."""
     rows = {"training": [row(1, "abc", "de"), row(2, "a" * 20, "b")], "validation": [row(2)]}

@@ -1,11 +1,11 @@
-"""Expert steps for rows that have none, written by a teacher and verified, in one call.
+"""Expert steps for rows that have none, written by a teacher or the solver, in one call.
 
 Rows that carry steps already are shown to the teacher as solved examples, and so are passages of
 the user's documents, where they share words with the problem.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from pydantic import BaseModel
 
 from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
+from train.experts.allocation import Mode
 from train.experts.collected import Collected
 from train.experts.engine_teacher import EngineTeacherSpec, engine_teacher
 from train.experts.generator import DynamicExampleGenerator, Generated
 from train.experts.orchestrator import CollaborationOrchestrator
+from train.experts.outcomes import Outcomes
 from train.experts.retriever import Retriever, solved_examples, split_document
+from train.experts.source import ProgrammaticSolver, TrajectorySource
 from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher
 from train.experts.verification import verifiable, verifier_of
 
@@ -29,8 +32,15 @@ class NothingToAskError(ValueError):
 
 
 def solve_by_teacher(
+    rows: Sequence[Row], spec: TeacherSpec, count: int | None = None, **options: Any
+) -> Collected:
+    """What became of all rows that `write_examples` asked a teacher for."""
+    return write_examples(rows, spec, count, **options).collected
+
+
+def write_examples(
     rows: Sequence[Row],
-    spec: TeacherSpec,
+    spec: TeacherSpec | None,
     count: int | None = None,
     *,
     grader: Verifier | None = None,
@@ -43,18 +53,51 @@ def solve_by_teacher(
     model_path: str | None = None,
     tell: Callable[[Generated], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Collected:
+    mode: Mode = "uniform",
+    outcomes: Outcomes | None = None,
+) -> Generated:
     """Have at most `count` rows solved; None: all.
 
-    See `DynamicExampleGenerator.generate` for `journal`, `held_out`, `deadline_s`, `tell` and
-    `cancelled`; `documents` are whole texts. `model_path` is where the model of a teacher on
-    the cluster's own engines lies.
+    See `DynamicExampleGenerator.generate` for `journal`, `held_out`, `deadline_s`, `tell`,
+    `cancelled`, `mode` and `outcomes`; `documents` are whole texts. `model_path` is where the model
+    of a teacher on the cluster's own engines lies. Without `spec` the programmatic solver writes.
     Raises NothingToAskError, JournalError, TeacherStartError.
     """
-    askable = askable_rows(rows, grader)
+    askable = askable_rows(rows, grader, by_solver=spec is None)
+    solved = [row for row in rows if row.expert_steps]
+    with _source(rows, spec, grader, protocol, seed, documents, model_path) as source:
+        generator = DynamicExampleGenerator(
+            source, mode=mode, price=spec.price if spec else None, seed=seed
+        )
+        return generator.generate(
+            [*solved, *askable],
+            len(askable) if count is None else count,
+            outcomes=outcomes,
+            held_out=held_out,
+            journal=journal,
+            deadline_s=deadline_s,
+            tell=tell,
+            cancelled=cancelled,
+        )
+
+
+@contextmanager
+def _source(
+    rows: Sequence[Row],
+    spec: TeacherSpec | None,
+    grader: Verifier | None,
+    protocol: InferenceProtocol,
+    seed: int,
+    documents: Sequence[str],
+    model_path: str | None,
+) -> Iterator[TrajectorySource]:
+    """Whoever writes, until the context ends."""
+    if spec is None:
+        yield ProgrammaticSolver(grader, protocol)
+        return
     passages = [passage for text in documents for passage in split_document(text)]
     with teacher_of(spec, model_path) as teacher:
-        orchestrator = CollaborationOrchestrator(
+        yield CollaborationOrchestrator(
             teacher,
             verifier_of(grader, protocol),
             Retriever([*solved_examples(rows), *passages]),
@@ -71,24 +114,17 @@ def solve_by_teacher(
                 else f"grader {kind_of(grader)}",
             },
         )
-        generator = DynamicExampleGenerator(orchestrator, price=spec.price, seed=seed)
-        solved = [row for row in rows if row.expert_steps]
-        made = generator.generate(
-            [*solved, *askable],
-            len(askable) if count is None else count,
-            held_out=held_out,
-            journal=journal,
-            deadline_s=deadline_s,
-            tell=tell,
-            cancelled=cancelled,
-        )
-        return made.collected
 
 
-def askable_rows(rows: Sequence[Row], grader: Verifier | None) -> list[Row]:
-    """Those without steps whose solutions can be verified. Raises NothingToAskError."""
+def askable_rows(
+    rows: Sequence[Row], grader: Verifier | None, *, by_solver: bool = False
+) -> list[Row]:
+    """Those without steps whose solutions can be verified. Raises NothingToAskError.
+
+    The programmatic solver knows the answer of a row that has none.
+    """
     bare = [row for row in rows if not row.expert_steps]
-    if askable := verifiable(bare, grader):
+    if askable := bare if by_solver else verifiable(bare, grader):
         return list(askable)
     raise NothingToAskError(
         f"the teacher's solutions could not be verified: none of the {len(bare)} rows without "

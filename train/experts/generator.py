@@ -1,7 +1,8 @@
 """DynamicExampleGenerator: expert solutions where the policy needs them.
 
     rows -> without duplicates, held-out rows and what lies outside the learnable band
-         -> shares per skill -> the orchestrator asks the teacher -> accepted rows with provenance
+         -> shares per skill -> the orchestrator asks the teacher, or the solver writes
+         -> accepted rows with provenance
 
 Shares are uniform over skills unless `weakness` is asked for; `benchmarks/generation` compares.
 """
@@ -19,8 +20,8 @@ from train.experts.allocation import Mode, allocate, weights
 from train.experts.collected import Asked, Collected
 from train.experts.duplicates import DuplicateIndex, common_shingles
 from train.experts.families import Solution
-from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.outcomes import Outcomes
+from train.experts.source import TrajectorySource
 from train.experts.teachers import TokenPrice
 from train.experts.weakness import Standing, named_skills, standings
 
@@ -59,15 +60,20 @@ class DynamicExampleGenerator:
 
     def __init__(
         self,
-        orchestrator: CollaborationOrchestrator,
+        source: TrajectorySource,
         *,
         mode: Mode = "uniform",
         price: TokenPrice | None = None,
         seed: int = 0,
+        ask_unsolved: bool = True,
     ) -> None:
+        """`ask_unsolved`: also ask for rows that the policy never solves, from which SRL learns.
+
+        RLVR alone learns nothing from them.
+        """
         self._mode: Mode = mode
-        self._orchestrator = orchestrator
-        self._price, self._seed = price, seed
+        self._source = source
+        self._price, self._seed, self._ask_unsolved = price, seed, ask_unsolved
 
     def generate(
         self,
@@ -92,7 +98,9 @@ class DynamicExampleGenerator:
         ends_s = None if deadline_s is None else time.monotonic() + deadline_s
         known = outcomes or Outcomes()
         found = standings(rows, known)
-        chosen, left_out = candidates(rows, held_out, known, self._seed)
+        chosen, left_out = candidates(
+            rows, held_out, known, self._seed, ask_unsolved=self._ask_unsolved
+        )
         groups = by_weakest_skill(chosen, found)
         available = {skill: len(members) for skill, members in groups.items()}
         planned = allocate(count, available, weights(available, found, self._mode))
@@ -130,7 +138,7 @@ class DynamicExampleGenerator:
             if tell is not None:
                 tell(made)
 
-        collected = self._orchestrator.collect(rows, count, journal, heard, left_s, cancelled)
+        collected = self._source.collect(rows, count, journal, heard, left_s, cancelled)
         made.asked, made.stopped = before + collected.asked, collected.stopped
         for one in collected.asked:
             if one.solution is not None:
@@ -152,7 +160,12 @@ class DynamicExampleGenerator:
 
 
 def candidates(
-    rows: Sequence[Row], held_out: Sequence[Row], outcomes: Outcomes, seed: int
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    outcomes: Outcomes,
+    seed: int,
+    *,
+    ask_unsolved: bool = True,
 ) -> tuple[list[Row], dict[str, int]]:
     """The rows to choose from, in an order that the seed fixes; why others are none of them."""
     kept, left_out = [], Counter()
@@ -166,7 +179,7 @@ def candidates(
             left_out[f"held out ({kind})"] += 1
         elif kind := seen.find(row.problem_text):
             left_out[f"duplicate ({kind})"] += 1
-        elif reason := outside_band(row, outcomes):
+        elif reason := outside_band(row, outcomes, ask_unsolved=ask_unsolved):
             left_out[reason] += 1
         else:
             kept.append(row)
@@ -179,19 +192,21 @@ def beside(journal: Path, number: int) -> Path:
     return journal.with_name(f"{journal.stem}-{number}{journal.suffix}") if number else journal
 
 
-def outside_band(row: Row, outcomes: Outcomes) -> str | None:
+def outside_band(row: Row, outcomes: Outcomes, *, ask_unsolved: bool = True) -> str | None:
     """Why the policy has nothing to learn from the row now; None: it may have.
 
     Only MIN_BAND_SAMPLES samples or more say so. A row that was solved never is left in where its
-    steps were rewarded in part: SRL learns from such rows.
+    steps were rewarded in part, and with `ask_unsolved` where nothing is known of its steps.
     """
     one = outcomes.by_row.get(row.id)
     if one is None or one.num_samples < MIN_BAND_SAMPLES:
         return None
     if one.num_solved == one.num_samples:
         return "too easy (always solved)"
-    if one.num_solved == 0 and not (one.step_reward is not None and one.step_reward > 0):
-        return "too hard (never solved)"
+    if one.num_solved == 0:
+        steps = one.step_reward
+        if (steps is None and not ask_unsolved) or (steps is not None and steps <= 0):
+            return "too hard (never solved)"
     return None
 
 

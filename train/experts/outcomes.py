@@ -1,7 +1,7 @@
 """What a policy did on each row, gathered from evaluations and training rollouts. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -33,6 +33,17 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.by_row: dict[str, RowOutcome] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values; `from_json` reads them."""
+        return {row_id: asdict(one) for row_id, one in self.by_row.items()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Outcomes":
+        """What `as_json` wrote."""
+        outcomes = cls()
+        outcomes.by_row = {row_id: RowOutcome(**one) for row_id, one in found.items()}
+        return outcomes
 
     def add(self, row_id: str, num_samples: int, num_solved: int) -> None:
         """Enter whole solutions. Raises ValueError for more solved than sampled."""

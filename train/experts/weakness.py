@@ -56,11 +56,18 @@ def standings(rows: Sequence[Row], outcomes: Outcomes, k: int = 8) -> dict[str, 
             lower[skill] = fmean(ours) < fmean(rest)
             p_values[skill] = newcombe_p_value(ours, rest)  # type: ignore[arg-type]
     adjusted = holm(p_values)
+    steps: dict[str, list[float]] = {}
+    for row in rows:  # those with steps, whether whole solutions of them were sampled or not
+        one = outcomes.by_row.get(row.id)
+        if one is not None and one.step_reward is not None:
+            for skill in named_skills(row):
+                steps.setdefault(skill, []).append(one.step_reward)
     return {
         skill: _standing(
             skill,
             ids[skill],
             outcomes,
+            steps.get(skill, ()),
             k,
             lower.get(skill, False) and adjusted[skill] < SIGNIFICANCE,
         )
@@ -69,12 +76,16 @@ def standings(rows: Sequence[Row], outcomes: Outcomes, k: int = 8) -> dict[str, 
 
 
 def _standing(
-    skill: str, ids: Sequence[str], outcomes: Outcomes, k: int, surely_weak: bool
+    skill: str,
+    ids: Sequence[str],
+    outcomes: Outcomes,
+    steps: Sequence[float],
+    k: int,
+    surely_weak: bool,
 ) -> Standing:
     found = [outcomes.by_row[i] for i in ids]
     rates = [one.pass_rate for one in found]
     deep = [pass_at_k(one.num_samples, one.num_solved, k) for one in found if one.num_samples >= k]
-    steps = [one.step_reward for one in found if one.step_reward is not None]
     return Standing(
         skill=skill,
         num_rows=len(found),

@@ -14,7 +14,7 @@ from rollout.collector import MAX_OVERSAMPLING
 from rollout.steps import THINK_CLOSE, THINK_OPEN
 from train.auto.facts import ModelFacts
 from train.data import Row
-from train.spec import JobSpec, StageSpec
+from train.spec import JobSpec, StageSpec, is_srl
 
 TRAINING_PASSES = 3  # forward, and a backward pass of twice its work
 
@@ -115,9 +115,9 @@ def longest_rollout(
     next prompt short, so that it may think as much again; one that thinks little leaves it long.
     """
     limits, most = spec.sampling, spec.rollout.max_model_len
-    own = getattr(spec, stage) if stage in ("srl", "rlvr") else None
+    own = spec.reinforcement_stages.get(stage)
     max_tokens = (own.max_tokens if own else None) or limits.max_tokens
-    turns = limits.max_turns if limits.protocol == "stepwise" and stage != "srl" else 1
+    turns = limits.max_turns if limits.protocol == "stepwise" and not is_srl(stage) else 1
     sampled, trained, work = min(max_tokens, most - shortest), own is not None, Work()
     for turn in range(turns):
         prompt = min(longest + turn * max_tokens, most)

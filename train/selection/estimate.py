@@ -1,7 +1,7 @@
 """What a job will take, before anything starts: expected where the rows show it, and at most."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from train.auto.facts import ModelFacts
@@ -18,7 +18,7 @@ from train.selection.cost import (
     step_work,
     turn_work,
 )
-from train.spec import JobSpec
+from train.spec import JobSpec, is_srl
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Throughput:
 class Part:
     """One part of a job's work."""
 
-    name: str  # sft, srl, rlvr, validation, heldout
+    name: str  # sft, a reinforcement stage's, more_examples, validation, heldout
     expected: Work | None  # None: no row shows how long a solution is
     at_most: Work
 
@@ -49,7 +49,7 @@ def estimate_parts(
     """Count a job's work by part; `rows` by use: training, validation, heldout."""
 
     def bound_of(rows: Sequence[Row], stage: str) -> Work:
-        of_steps = stage == "srl"
+        of_steps = is_srl(stage)
         shortest, longest = prompt_lengths(rows, render, count_tokens, of_steps=of_steps)
         if of_steps and spec.srl is not None and spec.srl.title_context:
             # With their titles, prompts are longer: as long as `train.prompts.check_lengths` lets.
@@ -65,18 +65,23 @@ def estimate_parts(
         work = sum((_learnt(model, row) for row in stepwise), Work()) * spec.sft.num_epochs
         parts.append(Part("sft", work, work))
     whole = rollout_work(model, measured, trained=False) if measured else None
-    for name, stage in (("srl", spec.srl), ("rlvr", spec.rlvr)):
-        if stage is None:
-            continue
+    stages = spec.reinforcement_stages
+    for name, stage in stages.items():
         once, most = stage_rollouts(stage)
-        if name == "srl":
+        if is_srl(name):
             one = step_work(model, stepwise)
         else:
             one = rollout_work(model, measured, trained=True) if measured else None
         bound = bound_of(training, name)
         parts.append(Part(name, one * once if one else None, bound * most))
-    stages = [stage for stage in (spec.srl, spec.rlvr) if stage is not None]
-    times = {"validation": sum(num_validations(stage) for stage in stages)}
+    if (more := spec.more_examples) is not None:
+        count = more.num_samples * min(more.num_problems, len(training))
+        one = rollout_work(model, measured, trained=False) if measured else None
+        step = step_work(model, stepwise) if stepwise else None
+        bound = bound_of(training, "evaluate") + bound_of(training, "evaluate")
+        sampled = (one + _sampled(step)) * count if one and step else None
+        parts.append(Part("more_examples", sampled, bound * count))
+    times = {"validation": sum(num_validations(stage) for stage in stages.values())}
     num_policies = len(stages) + (spec.sft is not None) + 1
     times["heldout"] = num_policies * (1 + spec.evaluation.pass_k)
     for use, repeats in times.items():
@@ -84,6 +89,11 @@ def estimate_parts(
             bound = bound_of(rows[use], "evaluate")
             parts.append(Part(use, whole * count if whole else None, bound * count))
     return parts
+
+
+def _sampled(work: Work) -> Work:
+    """The work of sampling alone."""
+    return replace(work, trained_tokens=0.0, training_flops=0.0)
 
 
 def _learnt(model: ModelFacts, row: TurnLengths) -> Work:
