@@ -26,8 +26,7 @@ from train.experts.solver import with_solution
 from train.experts.weakness import Standing
 from train.preflight import JobData
 from train.prompts import PromptRenderer, check_lengths
-from train.spec import JobSpec, MoreExamplesSpec
-from train.stage_run import job_grader
+from train.spec import JobSpec, MoreExamplesSpec, job_grader
 
 if TYPE_CHECKING:
     from rollout.pool import RolloutPool

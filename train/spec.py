@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from rollout.types import InferenceProtocol, SamplingSpec
+from rollout.types import InferenceProtocol, SamplingSpec, Verifier
 from rollout.verifiers.registry import AnyGrader, GraderSpecError
 from train.experts.engine_teacher import EngineTeacherSpec
 from train.experts.teachers import EndpointTeacherSpec
@@ -302,6 +302,13 @@ class JobSpec(_Spec):
         """How a single step is sampled (SRL), whatever the job's protocol."""
         max_tokens = stage.max_tokens or self.sampling.max_tokens
         return SamplingSpec("stepwise", max_tokens, 1, stage.temperature, self.prompt.step_end)
+
+
+def job_grader(job: JobSpec) -> Verifier:
+    """The job's verifier of whole problems; `JobSpec` guarantees that there is one."""
+    grader: Any = job.grader
+    assert grader is not None
+    return grader
 
 
 def is_srl(stage: str) -> bool:

@@ -18,7 +18,7 @@ from train.health import HealthWatch
 from train.learner import Learner
 from train.prompts import load_tokenizer
 from train.ranking import Validated, rank
-from train.spec import JobSpec, StageSpec
+from train.spec import JobSpec, StageSpec, job_grader
 from train.stage_events import StageEvents, checkpoints_folder
 from train.step_metrics import forget_rollouts, group_metrics, write_rollouts
 from train.workers import same_everywhere
@@ -220,10 +220,3 @@ class StageRun:
         self.learner.policy.model.save_pretrained(folder, safe_serialization=True)
         load_tokenizer(self.config.job).save_pretrained(folder)
         self.learner.save_optimizer(folder / OPTIMIZER_FILE)
-
-
-def job_grader(job: JobSpec) -> Verifier:
-    """The job's verifier of whole problems; `JobSpec` guarantees that there is one."""
-    grader: Any = job.grader
-    assert grader is not None
-    return grader

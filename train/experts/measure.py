@@ -13,9 +13,8 @@ from train.data import Row
 from train.experts.outcomes import Outcomes
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
-from train.spec import JobSpec
+from train.spec import JobSpec, job_grader
 from train.srl import srl_problems, srl_verifier
-from train.stage_run import job_grader
 
 if TYPE_CHECKING:
     from rollout.pool import RolloutPool

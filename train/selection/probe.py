@@ -145,6 +145,6 @@ def summarise(
 
 
 def _grader(spec: JobSpec):
-    from train.stage_run import job_grader
+    from train.spec import job_grader
 
     return job_grader(spec)
