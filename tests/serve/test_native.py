@@ -295,10 +295,13 @@ def test_a_watched_call_tells_how_far_it_is_and_ends_when_it_is_cancelled(whole,
 def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whole, caller):
     with serve(honest_teacher) as server:
         price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
-        raw = sums_teacher(server, price=price, max_tokens=100, max_rounds=2)
+        raw = sums_teacher(server, price=price, max_tokens=100, max_rounds=2, repair="reasons")
         raw |= {"num_examples": 4, "policy": {"model": MODEL}, "mode": "weakness"}
         raw["rows"].append(raw["rows"][0] | {"reference_answer": "again"})
         found = examples.estimate(whole, caller, parse_request(GenerateExamples, raw), run=here)
+        raw["teacher"]["repair"] = "blind"
+        body = parse_request(GenerateExamples, raw)
+        blind = examples.estimate(whole, caller, body, run=here)
         assert server.requests == []
     assert found["not_counted"].startswith("policy: it is sampled when")
     assert (found["problems_to_choose_from"], found["num_examples"]) == (6, 4)
@@ -311,7 +314,8 @@ def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whol
     prompt = -(-(len(FORM) + 1 + len("0000:1sr,2li")) // 4)
     assert first["prompt_tokens"] == 4 * prompt
     assert first["cost"] == pytest.approx(4 * prompt * 0.001 + 400 * 0.01)
-    assert most["prompt_tokens"] > 2 * 6 * prompt + 6 * 100
+    assert most["prompt_tokens"] > 2 * 6 * prompt + 6 * 100  # drafts go back with the reasons
+    assert blind["at_most"]["prompt_tokens"] == 2 * 6 * prompt
 
 
 def test_an_estimate_without_a_teacher_or_anything_to_ask_says_so(whole, caller):

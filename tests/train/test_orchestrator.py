@@ -119,8 +119,23 @@ def test_a_rejected_draft_goes_back_with_reasons_that_do_not_give_the_answer_awa
         return completion(solution(number))
 
     with serve(mends) as server:
-        told = check_sum(collect(server.url, rows(3)), server)
+        told = check_sum(collect(server.url, rows(3), repair="reasons"), server)
     assert (told["accepted"], told["repairs"], told["drafts"]) == (3, 3, 6)
+
+
+def test_a_blind_retry_asks_the_same_with_another_seed():
+    seeds: dict[int, list[int]] = collections.defaultdict(list)
+
+    def luckier(request) -> Answer:
+        number = asked_number(request)
+        assert len(request.json["messages"]) == 2
+        seeds[number].append(request.json["seed"])
+        return completion(solution(number, None if len(seeds[number]) == 3 else number))
+
+    with serve(luckier) as server:
+        told = check_sum(collect(server.url, rows(3), repair="blind"), server)
+    assert (told["accepted"], told["repairs"], told["drafts"]) == (3, 3, 9)
+    assert all(len(set(drawn)) == 3 for drawn in seeds.values())
 
 
 def test_a_liar_gives_nothing():

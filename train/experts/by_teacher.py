@@ -102,6 +102,7 @@ def _source(
             verifier_of(grader, protocol),
             Retriever([*solved_examples(rows), *passages]),
             max_rounds=spec.max_rounds,
+            repair=spec.repair,
             concurrency=spec.concurrency,
             seed=seed,
             run={

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollout.engine import Engine, EngineSpec
 from rollout.live import ContextLengthError, SamplingExtras
 from rollout.types import Problem, SamplingSpec
-from train.experts.teachers import Draft, Messages, TeacherError, TokenPrice
+from train.experts.teachers import Draft, Messages, Repair, TeacherError, TokenPrice
 
 LONGEST_CONTEXT = 8192  # tokens, where the model could take more and the spec does not say
 MAX_RESTARTS = 3  # of one engine; as often is what it owed asked again
@@ -45,6 +45,7 @@ class EngineTeacherSpec(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 2048  # less where the context is full
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 3  # drafts of one problem, the first included
+    repair: Repair = "blind"  # how a rejected draft is asked for again
     concurrency: Annotated[int, Field(ge=1, le=512)] = 64  # problems asked at once, all engines
     num_engines: Annotated[int, Field(ge=1, le=64)] = 1
     cpus_per_engine: Annotated[float, Field(gt=0)] = 0.5  # logical; threads are separate

@@ -1,7 +1,7 @@
 """CollaborationOrchestrator: a retriever, a teacher and a verifier write an expert solution.
 
     row -> passages that matter -> draft -> verified? -> accepted
-                                     ^          | no, with reasons
+                                     ^          | no: again, with the reasons or without
                                      +----------+  at most `max_rounds` drafts
 
 A trajectory that the verifier did not accept never leaves here. Every problem that was asked ends
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from train.data import Row
 from train.experts.collected import Asked, Collected, ended, from_json, to_json
@@ -25,7 +25,7 @@ from train.experts.draft import DraftError, ask, ask_again, ends_with_answer, re
 from train.experts.families import Solution
 from train.experts.journal import Journal
 from train.experts.retriever import Retriever
-from train.experts.teachers import Draft, Teacher, TeacherError
+from train.experts.teachers import Draft, Repair, Teacher, TeacherError
 from train.experts.verification import NoVerdictError, Verify, agrees
 
 MAX_FAILURES = 8  # of the teacher, one after another, before it is asked for nothing more
@@ -43,7 +43,7 @@ class CollaborationOrchestrator:
         retriever: Retriever | None = None,
         *,
         max_rounds: int = 3,
-        repair: Literal["reasons", "blind"] = "reasons",
+        repair: Repair = "blind",
         concurrency: int = 8,
         seed: int = 0,
         run: Mapping[str, Any] | None = None,

@@ -44,7 +44,11 @@ def estimate_teacher(
     for row in chosen:
         conversation = ask(row, retriever.passages(row.problem_text))
         first.append(length(conversation))
-        repair.append(length(ask_again(conversation, "", REASON)) + spec.max_tokens)
+        repair.append(
+            first[-1]
+            if spec.repair == "blind"
+            else length(ask_again(conversation, "", REASON)) + spec.max_tokens
+        )
     wanted = min(count, len(chosen))
     likely = sum(first) * wanted // len(first) if first else 0
     more_rounds = spec.max_rounds - 1

@@ -17,6 +17,8 @@ from rollout.verifiers.http_json import HttpError, HttpUrl, Limits, post_json
 MIN_KEY_PART = 6  # characters of a key that are not shown
 MAX_MESSAGE = 500  # characters of what a teacher's failure says
 Messages = Sequence[dict[str, str]]
+# reasons: the draft goes back with what is wrong with it; blind: the same question, another seed.
+Repair = Literal["reasons", "blind"]
 
 
 class TeacherError(RuntimeError):
@@ -78,6 +80,7 @@ class EndpointTeacherSpec(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 2048
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 3  # drafts of one problem, the first included
+    repair: Repair = "blind"  # how a rejected draft is asked for again
     concurrency: Annotated[int, Field(ge=1, le=64)] = 8  # problems asked at once
     limits: Limits = Limits(timeout_s=120.0, deadline_s=300.0)
     price: TokenPrice | None = None  # stated by the user; null: costs are not told
