@@ -1,8 +1,8 @@
 """`python -m benchmarks.generation`: runs what cells are missing, then writes the report.
 
 A cell is one arm of one seed, one JSON file. The arms differ in nothing but how
-`train.experts.generator` shares the same number of examples out over the skills; `none` is the
-student before it learns.
+`train.experts.generator` shares the same number of examples out over the skills, and whether rows
+that the student never solves are asked (`_unsolved`); `none` is the student before it learns.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def measured(student: Sampler, pool: list[Row], seed: int) -> Outcomes:
 
 
 def teach(
-    arm: Any,
+    arm: str,
     teacher: Path,
     base: Path,
     student: Path,
@@ -128,12 +128,17 @@ def teach(
         [row.problem_text for row in pool],
         seed * 1000 + 500,
     )
+    mode, _, unsolved = arm.partition("_")
     asking = CollaborationOrchestrator(
         writer, verifier_of(None, "single"), max_rounds=MAX_ROUNDS, concurrency=1, seed=seed
     )
-    made = DynamicExampleGenerator(asking, mode=arm, seed=seed, ask_unsolved=False).generate(
-        pool, COUNT, outcomes=outcomes, held_out=heldout
+    generator = DynamicExampleGenerator(
+        asking,
+        mode="weakness" if mode == "weakness" else "uniform",
+        seed=seed,
+        ask_unsolved=bool(unsolved),
     )
+    made = generator.generate(pool, COUNT, outcomes=outcomes, held_out=heldout)
     problems = {row.id: row.problem_text for row in pool}
     documents = [
         (problems[i], task.as_text(list(s.steps), s.answer)) for i, s in made.solutions.items()

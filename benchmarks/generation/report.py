@@ -10,8 +10,15 @@ from benchmarks.learning.report import paired_interval
 
 RESULTS = Path(__file__).with_name("results")
 FINDINGS = Path(__file__).with_name("findings.md")
-ARMS = ("none", "uniform", "weakness")
-COMPARISONS = (("weakness", "uniform"), ("uniform", "none"), ("weakness", "none"))
+ARMS = ("none", "uniform", "weakness", "uniform_unsolved", "weakness_unsolved")
+COMPARISONS = (
+    ("weakness", "uniform"),
+    ("uniform", "none"),
+    ("weakness", "none"),
+    ("weakness_unsolved", "uniform_unsolved"),
+    ("uniform_unsolved", "uniform"),
+    ("weakness_unsolved", "weakness"),
+)
 
 Cells = dict[tuple[str, int], dict[str, Any]]  # by arm, seed
 
@@ -89,7 +96,7 @@ def render(folder: Path) -> str:
 def _standings(cells: Cells) -> list[str]:
     lines = []
     for (arm, seed), cell in sorted(cells.items()):
-        if arm == "uniform":
+        if arm == "uniform":  # the same before every arm of a seed
             told = ", ".join(
                 f"{kind} {one['pass_rate']:.2f} ({one['ci95'][0]:.2f} to {one['ci95'][1]:.2f}"
                 + (", surely weak)" if one["surely_weak"] else ")")
