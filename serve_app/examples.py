@@ -60,11 +60,12 @@ def generate(
             asked = arguments | {"documents": body.documents, "teacher": free}
             arguments["journal"] = _journal(service, caller, asked)
             arguments["deadline_s"] = ANSWER_WITHIN_S * deadline_s
-            arguments["watch"] = watch
         if model is not None:
             arguments["teacher_path"] = pinned_model(
                 model, folder / TEACHER_FOLDER, "teacher.model"
             )
+        if body.teacher or policy is not None:
+            arguments["watch"] = watch
         made = run_work(run, service, caller, body, deadline_s, "generate_examples", arguments)
     stored = service.files.save(
         caller.project_id, EXAMPLES_NAME, PURPOSE, iter([as_lines(made["rows"])])
@@ -87,6 +88,8 @@ def estimate(
 ) -> dict[str, Any]:
     """Tokens and price of `generate`, before anybody is asked. Raises as that does."""
     model = check_teacher(service, caller, body.teacher)
+    if body.policy is not None:
+        check_model(service, caller, body.policy.model, "policy.model")
     if body.teacher is None:
         raise RequestError(
             "teacher: the solver is no teacher and costs nothing; give the teacher to estimate",

@@ -57,7 +57,7 @@ def remove_idle_tasks(tasks: Path, idle_s: float = TASK_IDLE_S) -> int:
     left = [p for p in tasks.glob("task-*") if time.time() - p.stat().st_mtime > idle_s]
     for folder in left:
         shutil.rmtree(folder)
-    kept = tasks.glob("journals/*.json*")
+    kept = tasks.glob("journals/*")  # journals, and what was measured for their shares
     old = [p for p in kept if time.time() - p.stat().st_mtime > idle_s]
     for journal in old:
         journal.unlink()

@@ -1,7 +1,8 @@
 """What a model does on rows now, before examples are asked for: on engines of the cluster's own."""
 
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,12 +11,12 @@ from serve_app.prepare import prepare
 from serve_app.prepare_error import PrepareError
 from train.checkpoint import write_json
 from train.data import Row, read_rows
-from train.experts.measure import measure
+from train.experts.measure import MeasuringCancelledError, measure
 from train.experts.outcomes import Outcomes
 from train.prompts import PromptRenderer, load_tokenizer
 from train.selection.halving import ProbeError
 from train.selection.probe import PROBE_SEED, fleet_of
-from train.spec import load_spec
+from train.spec import JobSpec, load_spec
 
 MEASURED = ".measured.json"  # beside a journal, which is of these shares alone
 
@@ -28,18 +29,22 @@ def measured_once(
     grader: Any,
     seed: int,
     cluster: Mapping[str, float],
+    cancelled: Callable[[], bool],
 ) -> Outcomes:
     """The policy's outcomes on `rows`, which stand in `path`; `kept` is where they are found again.
 
     `policy`: "path", "model", "num_problems", "num_samples". It is sampled as a job of the rows
-    would sample it. Raises PrepareError.
+    would sample it. A call that finds another one measuring waits for it. Raises PrepareError.
     """
-    if kept is not None and kept.exists():
+    if kept is None:
+        return _measured(rows, path, policy, grader, seed, cluster, cancelled)
+    with kept.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, or with the process
+        if not kept.exists():
+            found = _measured(rows, path, policy, grader, seed, cluster, cancelled)
+            write_json(kept, found.as_json())
+        kept.touch()  # no older than the journals that depend on it
         return Outcomes.from_json(json.loads(kept.read_text(encoding="utf-8")))
-    found = _measured(rows, path, policy, grader, seed, cluster)
-    if kept is not None:
-        write_json(kept, found.as_json())
-    return found
 
 
 def _measured(
@@ -49,18 +54,10 @@ def _measured(
     grader: Any,
     seed: int,
     cluster: Mapping[str, float],
+    cancelled: Callable[[], bool],
 ) -> Outcomes:
-    part = {"grader": grader.model_dump(mode="json")}
-    body = {
-        "model": policy["model"],
-        "training_file": "rows",
-        "seed": seed,
-        "method": {"type": "reinforcement", "reinforcement": part},
-        "num_examples": 0,
-    }
     with TemporaryDirectory() as folder:
-        prepare(body, Path(folder), {"training": path}, policy["path"], cluster)
-        spec = load_spec(Path(folder) / "spec.json")
+        spec = _prepared(Path(folder), path, policy, grader, seed, cluster)
         prepared = [*read_rows(spec.data.train), *read_rows(spec.data.valid)]
         try:
             with fleet_of(spec) as pool:
@@ -72,8 +69,12 @@ def _measured(
                     num_problems=policy["num_problems"],
                     num_samples=policy["num_samples"],
                     seed=PROBE_SEED,
+                    cancelled=cancelled,
                 )
         except ProbeError as error:
+            if isinstance(error.__cause__, MeasuringCancelledError):
+                said = "the call was cancelled while the policy was measured"
+                raise PrepareError("cancelled", said, None, []) from None
             raise PrepareError(
                 "policy_failed", f"policy: {policy['model']!r}: {error}", "policy", []
             ) from None
@@ -83,3 +84,31 @@ def _measured(
     outcomes = Outcomes()
     outcomes.by_row = {ids[line]: one for line, one in by_line.items()}
     return outcomes
+
+
+def _prepared(
+    folder: Path,
+    path: Path,
+    policy: Mapping[str, Any],
+    grader: Any,
+    seed: int,
+    cluster: Mapping[str, float],
+) -> JobSpec:
+    """A job that would train the policy on the rows. Raises PrepareError in this call's fields."""
+    part = {"grader": grader.model_dump(mode="json")}
+    body = {
+        "model": policy["model"],
+        "training_file": "rows",
+        "seed": seed,
+        "method": {"type": "reinforcement", "reinforcement": part},
+        "num_examples": 0,
+    }
+    try:
+        prepare(body, folder, {"training": path}, policy["path"], cluster)
+    except PrepareError as error:
+        param = {"model": "policy.model", "training_file": "training_file"}.get(
+            error.param or "", "policy"
+        )
+        said = f"policy: its rollouts cannot be prepared: {error.message}"
+        raise PrepareError(error.code, said, param, error.lines) from None
+    return load_spec(folder / "spec.json")

@@ -15,11 +15,12 @@ from rollout.verifiers.registry import parse_grader
 from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.measure_policy import MEASURED, measured_once
 from serve_app.native_select import select_model
-from serve_app.prepare import prepare
+from serve_app.prepare import no_srl_for_more_examples, prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_experts import find_grader, read_documents
 from serve_app.prepare_rows import as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
+from serve_app.request_types import AUTO
 from train.data import Row, read_rows
 from train.experts.allocation import Mode
 from train.experts.by_teacher import (
@@ -31,6 +32,7 @@ from train.experts.by_teacher import (
 from train.experts.collected import Asked, Collected
 from train.experts.engine_teacher import TeacherStartError
 from train.experts.generator import Generated
+from train.experts.journal import JournalError
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.experts.teacher_estimate import estimate_teacher
 from train.plan import steps_planned
@@ -55,10 +57,22 @@ def estimate_job(
         # A teacher costs money: an estimate asks none.
         unasked = ("teacher", "documents", "more_examples")
         asked = {k: v for k, v in request.items() if k not in unasked}
+        if request.get("teacher") is not None and request.get("num_examples") != 0:
+            asked["num_examples"] = AUTO  # the solver's solutions stand for the teacher's, if any
         prepared = prepare(asked, Path(folder), files, model_path, cluster)
         spec = load_spec(Path(folder) / "spec.json")
-        if spec.srl is not None and (more := request.get("more_examples")) is not None:
-            spec = spec.model_copy(update={"more_examples": MoreExamplesSpec.model_validate(more)})
+        notes = list(prepared.notes)
+        if (more := request.get("more_examples")) is not None:
+            more = MoreExamplesSpec.model_validate(more)
+            if spec.srl is not None:
+                spec = spec.model_copy(update={"more_examples": more})
+            elif request.get("num_examples") == 0:
+                raise no_srl_for_more_examples()
+            else:
+                notes.append(
+                    "not counted: srl, more_examples and srl_2, whose first expert steps are the "
+                    "teacher's to write"
+                )
         model = load_model_at_hand(model_path)
         rows = rows_by_use(spec)
         parts = estimate_parts(
@@ -74,7 +88,7 @@ def estimate_job(
         "steps_planned": steps_planned(spec, rows["training"]),
         **estimate(parts, throughput),
         "resolved": prepared.resolved,
-        "notes": prepared.notes,
+        "notes": notes,
     }
 
 
@@ -124,7 +138,9 @@ def generate_examples(
     outcomes = None
     if policy is not None:
         kept = journal and journal.with_suffix(MEASURED)
-        outcomes = measured_once(kept, rows, path, policy, judge, seed, cluster or {})
+        cancelled = (watch / CANCEL).exists if watch is not None else lambda: False
+        known = cluster or {}
+        outcomes = measured_once(kept, rows, path, policy, judge, seed, known, cancelled)
     if deadline_s is not None:
         deadline_s = max(0.0, deadline_s - (time.monotonic() - started_s))
     spec = None if teacher is None else parse_teacher(teacher)
@@ -148,6 +164,9 @@ def generate_examples(
         raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
     except TeacherStartError as error:
         raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
+    except JournalError:
+        said = "an earlier call of this kind was measured or asked otherwise; change `seed`"
+        raise PrepareError("earlier_call_differs", said, "seed", []) from None
     return _answer(rows, made, spec) | ({} if outcomes is None else {"policy": _told_of(made)})
 
 

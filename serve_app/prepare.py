@@ -79,7 +79,12 @@ def prepare(
     except PrepareError as error:
         # The client knows the model by its name; where it lies on this machine is nobody's concern.
         message = error.message.replace(repr(model_path), job.model).replace(model_path, job.model)
-        raise PrepareError(error.code, message, error.param, error.lines) from None
+        param = error.param
+        if teacher_path is not None and job.teacher is not None:
+            message = message.replace(teacher_path, job.teacher.model)
+        if param is not None and param.startswith("more_examples.teacher"):
+            param = param.removeprefix("more_examples.")  # where the client gave it
+        raise PrepareError(error.code, message, param, error.lines) from None
 
 
 def _prepare(
@@ -125,13 +130,7 @@ def _more_examples(
     Raises PrepareError where the job has no SRL after all.
     """
     if "srl" not in raw:
-        raise PrepareError(
-            "invalid_training_file",
-            "more_examples are for what SRL leaves weak, but no row has `expert_steps` for SRL to "
-            "learn from; add them to some rows, or set num_examples to have them written.",
-            "more_examples",
-            [],
-        )
+        raise no_srl_for_more_examples()
     kept = []
     for k, path in enumerate(documents):
         (folder / DOCUMENTS_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -143,6 +142,17 @@ def _more_examples(
         "teacher_model": teacher_path,
         "documents": kept,
     }
+
+
+def no_srl_for_more_examples() -> PrepareError:
+    """Of a job whose rows carry no steps, and shall get none before SRL."""
+    return PrepareError(
+        "invalid_training_file",
+        "more_examples are for what SRL leaves weak, but no row has `expert_steps` for SRL to "
+        "learn from; add them to some rows, or set num_examples to have them written.",
+        "more_examples",
+        [],
+    )
 
 
 def _write_and_check(

@@ -18,6 +18,7 @@ from serve_app.stage_schemas import TeacherRequest
 from train.data import Row
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
 from train.experts.engine_teacher import TeacherStartError
+from train.experts.journal import JournalError
 from train.experts.solver import UnknownFamilyError, solve_rows, with_solution
 from train.grader_inference import NoGraderError, infer_grader
 
@@ -213,6 +214,9 @@ def _ask_teacher(
         raise PrepareError("invalid_training_file", f"{error}.", "teacher", []) from None
     except TeacherStartError as error:
         raise PrepareError("teacher_failed", f"{error}.", "teacher", []) from None
+    except JournalError:  # of a preparation that an older version of the service began
+        said = "The teacher was asked in another way before; create the job again."
+        raise PrepareError("teacher_failed", said, "teacher", []) from None
     data.notes.append(f"expert steps: {found.describe()}")
     solutions = found.solutions
     data.rows["training"] = [

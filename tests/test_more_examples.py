@@ -14,11 +14,12 @@ from test_job import DEADLINE_S, run, small_job, start, train_steps
 
 from rollout.types import Problem, Rollout, Verdict
 from train import more_examples
+from train.claim import claim
 from train.data import DataError, read_rows
 from train.events import read_events
 from train.experts.families import solve
 from train.experts.outcomes import Outcomes
-from train.more_examples import MoreExamples, rows_with_more
+from train.more_examples import MoreExamples, is_measured, rows_with_more
 from train.preflight import check_job, resources_asked
 from train.spec import SpecError, load_spec
 
@@ -202,15 +203,50 @@ def test_a_solution_that_the_jobs_limits_do_not_hold_is_counted_and_left_out(tmp
         assert rows_with_more(part) is None
     ((level, message, result),) = told
     assert (level, result["num_too_long"], result["counts"]["accepted"]) == ("warn", 10, 10)
-    assert "10 do not fit the job's limits, first: " in message
+    assert "10 do not fit the job's limits, first: line " in message
+    assert str(tmp_path) not in message, "events are shown to clients"
 
 
-def test_a_wish_to_stop_concludes_nothing(tmp_path):
-    part, told = part_of_a_job(tmp_path, Pool(lambda problem: False))
-    object.__setattr__(part, "cancelled", lambda: True)
-    assert rows_with_more(part) is None
-    assert told == []
-    assert not (part.folder / more_examples.RESULT_FILE).exists()
+@pytest.mark.parametrize("looks", [0, 1, 100])
+def test_a_wish_to_stop_concludes_nothing(tmp_path, looks):
+    """It is heard before the first problem is sampled, between chunks, and when solutions come."""
+    pool = Pool(lambda problem: False)
+    part, told = part_of_a_job(tmp_path, pool, "more_examples.num_problems=64")
+    heard = []
+
+    def cancelled() -> bool:
+        heard.append(True)
+        return len(heard) > looks
+
+    object.__setattr__(part, "cancelled", cancelled)
+    # 64 problems and 64 steps, in chunks of 32; then each row that is to be solved.
+    found = rows_with_more(part)
+    assert pool.sampled == {0: 0, 1: 32 * 4, 100: 128 * 4}[looks]
+    assert (found is None) == (looks < 100)
+    if looks < 100:
+        assert told == []
+        assert not is_measured(part.folder)
+        assert not (part.folder / more_examples.RESULT_FILE).exists()
+
+
+def test_a_folder_is_the_same_jobs_however_its_teacher_is_asked(tmp_path):
+    def claimed(*settings: str) -> None:
+        engine = "more_examples.teacher={type: engine, model: ./teacher}"
+        spec = load_spec(JOB, [*SHORT, engine, *settings])
+        assert spec.more_examples is not None
+        here = spec.more_examples.model_copy(update={"teacher_model": str(tmp_path / "teacher")})
+        claim(spec.model_copy(update={"more_examples": here}), tmp_path)
+
+    (tmp_path / "teacher").mkdir()
+    weights = tmp_path / "teacher/model.safetensors"
+    weights.write_bytes(b"1")
+    claimed()
+    claimed("more_examples.teacher.concurrency=2", "more_examples.teacher.draft_deadline_s=5.0")
+    with pytest.raises(SpecError, match=r"differs in spec\.more_examples\.teacher\.temperature"):
+        claimed("more_examples.teacher.temperature=0.1")
+    weights.write_bytes(b"2")
+    with pytest.raises(SpecError, match=r"sha256\.more_examples\.teacher/model\.safetensors"):
+        claimed()
 
 
 def test_outcomes_survive_their_file():

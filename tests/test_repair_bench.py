@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import repair, repair_teacher
-from train.experts.draft import read_draft
+from train.experts.draft import DraftError, read_draft
 
 
 def cell(arm: str, seed: int, accepted_at: dict, prompt: int, sampled: int) -> dict:
@@ -111,9 +111,21 @@ def test_the_page_in_the_repository_is_that_of_its_cells():
 
 def test_the_taught_teacher_saw_other_sums_and_first_conversations_alone():
     asked = {row.problem_text for seed in repair.SEEDS for row in repair.sums(seed, 48)}
-    shown = repair_teacher.conversations()
+    shown = repair_teacher.conversations(repairs=False)
     assert len(shown) == repair_teacher.NUM_SUMS
     for messages, text in shown:
         assert [message["role"] for message in messages] == ["system", "user"]
         assert messages[1]["content"] not in asked
         assert read_draft(text).answer == text.rsplit(": ", 1)[1]
+
+
+def test_the_teacher_that_saw_repairs_saw_as_many_drafts_sent_back_and_none_of_them_right():
+    shown = repair_teacher.conversations(repairs=True)
+    back = [(messages, text) for messages, text in shown if len(messages) > 2]
+    assert len(back) == repair_teacher.NUM_SUMS // 2
+    for messages, text in back:
+        assert [message["role"] for message in messages[2:]] == ["assistant", "user"]
+        assert "which is false" in messages[3]["content"]
+
+        with pytest.raises(DraftError):
+            read_draft(messages[2]["content"])

@@ -33,6 +33,20 @@ OPERATION = {
     ),
 }
 
+# Of a teacher between the stages: how it is asked, not what it writes.
+TEACHER_OPERATION = (
+    "concurrency",
+    "limits",
+    "price",
+    "num_engines",
+    "cpus_per_engine",
+    "gpus_per_engine",
+    "num_threads",
+    "kv_cache_gib",
+    "start_deadline_s",
+    "draft_deadline_s",
+)
+
 
 class FolderBusyError(SpecError):
     """Another process runs in the folder."""
@@ -78,14 +92,17 @@ def identity(spec: JobSpec) -> dict[str, Any]:
     files = {f"data.{name}": path for name, path in spec.data if path is not None}
     model = Path(spec.model)
     if model.is_dir():
-        found = sorted(p for pattern in MODEL_FILES for p in model.glob(pattern))
-        files |= {f"model/{path.name}": path for path in found}
+        files |= model_files(model, "model")
     described = spec_to_json(spec)
     del described["data"]
     if (more := spec.more_examples) is not None:
         files |= {f"more_examples.documents.{k}": path for k, path in enumerate(more.documents)}
         del described["more_examples"]["documents"]
-        del described["more_examples"]["teacher_model"]  # the teacher's name stands for it
+        teacher = Path(described["more_examples"].pop("teacher_model") or "")
+        if more.teacher_model is not None and teacher.is_dir():
+            files |= model_files(teacher, "more_examples.teacher")
+        for name in TEACHER_OPERATION:
+            (described["more_examples"]["teacher"] or {}).pop(name, None)
     if model.is_dir():
         del described["model"]
     for section, fields in OPERATION.items():
@@ -95,6 +112,12 @@ def identity(spec: JobSpec) -> dict[str, Any]:
         "spec": described,
         "sha256": {name: checkpoint.sha256(path) for name, path in files.items()},
     }
+
+
+def model_files(folder: Path, name: str) -> dict[str, Path]:
+    """The files that decide the function of the model in a folder."""
+    found = sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+    return {f"{name}/{path.name}": path for path in found}
 
 
 def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:

@@ -20,7 +20,7 @@ from train.experts.by_teacher import NothingToAskError, write_examples
 from train.experts.engine_teacher import TeacherStartError
 from train.experts.families import Solution
 from train.experts.generator import Generated
-from train.experts.measure import measure
+from train.experts.measure import MeasuringCancelledError, measure
 from train.experts.outcomes import Outcomes
 from train.experts.solver import with_solution
 from train.experts.weakness import Standing
@@ -73,7 +73,10 @@ def rows_with_more(job: MoreExamples) -> list[Row] | None:
     job.folder.mkdir(exist_ok=True)
     kept = job.folder / RESULT_FILE
     if not kept.exists():
-        result, solutions = _write(job)
+        try:
+            result, solutions = _write(job)
+        except MeasuringCancelledError:
+            return None
         if job.cancelled():
             return None
         provenance = result.pop("provenance", {})
@@ -135,6 +138,7 @@ def _measured(job: MoreExamples) -> Outcomes:
             num_samples=job.settings.num_samples,
             seed=MEASURE_SEED,
             observe=job.observe,
+            cancelled=job.cancelled,
         )
         checkpoint.write_json(kept, found.as_json())
     return Outcomes.from_json(json.loads(kept.read_text(encoding="utf-8")))
@@ -149,7 +153,7 @@ def _that_fit(job: MoreExamples, made: Generated) -> tuple[dict[str, Solution], 
         try:
             check_lengths(job.spec, job.renderer, job.spec.data.train, [row])
         except DataError as error:
-            too_long[row_id] = str(error)
+            too_long[row_id] = "; ".join(f"line {bad.line}: {bad.message}" for bad in error.lines)
         else:
             fitting[row_id] = solution
     return fitting, too_long

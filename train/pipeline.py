@@ -126,8 +126,8 @@ class _Job:
         if spec.sft:
             results["sft"] = self._once("sft", self._sft)
             model = str(results["sft"].path)
-        rows = self.data.train
         for name, stage in spec.reinforcement_stages.items():
+            rows = self.data.train
             if name == "srl_2":
                 more = self._more_examples(model, version)
                 version += 1

@@ -82,14 +82,19 @@ def check_job(spec: JobSpec) -> tuple[JobData, PromptRenderer]:
 def _check_expert_answers(spec: JobSpec, train: list[Row]) -> None:
     """Refuse a grader of answers that calls every expert wrong: it could choose no checkpoint."""
     grader: Any = spec.grader
-    if grader.type != "answer":  # others may cost money, or take long
+    if not (spec.srl or spec.sft) or grader.type != "answer":  # others may cost money or time
         return
+    titled = spec.srl is not None and spec.srl.title_context  # the policy writes no titles then
     known = [row for row in train if row.expert_steps and row.reference_answer is not None]
     known = known[:MAX_EXPERTS_GRADED]
     for row in known:
-        solution = Solution("expert", row.expert_steps, str(row.reference_answer))
-        if fault(row, solution, grader, spec.sampling.protocol) is None:
-            return
+        ways = [row.expert_steps]
+        if titled:
+            ways.append(tuple(row.titled_step(k)[1] for k in range(len(row.expert_steps))))
+        for steps in ways:
+            solution = Solution("expert", steps, str(row.reference_answer))
+            if fault(row, solution, grader, spec.sampling.protocol) is None:
+                return
     if known:
         row = known[0]
         raise DataError.at(
@@ -183,9 +188,16 @@ def check_cluster(spec: JobSpec, available: Mapping[str, float]) -> None:
             raise SpecError(
                 f"the job asks for {amount:g} {kind}s (learner.num_workers "
                 f"{learner.num_workers}, rollout.num_engines {rollout.num_engines}, "
-                f"rollout.num_verifiers {rollout.num_verifiers}), but the cluster has "
-                f"{available.get(kind, 0.0):g}; lower one of these or add nodes"
+                f"rollout.num_verifiers {rollout.num_verifiers}{_teachers_part(spec)}), but the "
+                f"cluster has {available.get(kind, 0.0):g}; lower one of these or add nodes"
             )
+
+
+def _teachers_part(spec: JobSpec) -> str:
+    """The engines of a teacher between the stages, which take the learner's place."""
+    if spec.more_examples is None or not isinstance(spec.more_examples.teacher, EngineTeacherSpec):
+        return ""
+    return f", more_examples.teacher.num_engines {spec.more_examples.teacher.num_engines}"
 
 
 def _graders(grader: Any) -> list[Any]:

@@ -36,7 +36,7 @@ def test_a_job_asks_the_model_and_says_why_it_taught_nothing(whole, tenant):
     request = {
         "model": MODEL,
         "training_file": uploaded(tenant, answered(24)),
-        "teacher": TEACHER,
+        "teacher": TEACHER | {"repair": "reasons"},
         "num_examples": 6,
         "seed": 1,
     }

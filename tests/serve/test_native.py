@@ -1,6 +1,9 @@
 """Estimates, examples and the one-call start, over real files and rows; Ray is not needed."""
 
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 from servers import Answer, completion, serve
 
 from serve.kit import Tenant, error_of
-from serve_app import examples, native, native_work, tasks
+from serve_app import examples, measure_policy, native, native_work, tasks
 from serve_app.create import Attempted
 from serve_app.examples_stream import CANCEL, PROGRESS
 from serve_app.native_schemas import GenerateExamples, SelectModel
@@ -20,6 +23,7 @@ from serve_app.store.events import add_event
 from serve_app.store.tables import StoredFile
 from train.experts import digit_programs
 from train.experts.draft import FORM
+from train.experts.outcomes import Outcomes
 
 MODEL = "ferrata-tiny"
 CLUSTER = {"CPU": 2.0, "memory": 8e9}
@@ -451,3 +455,55 @@ def test_a_teacher_is_shown_the_passages_of_the_users_documents_that_matter(whol
             examples.generate(whole, caller, body, run=here)
     with pytest.raises(RequestError, match="give `teacher` too"):
         parse_request(GenerateExamples, {"rows": rows, "documents": ["file-1"]})
+
+
+def test_an_estimate_says_what_of_more_examples_it_cannot_count(whole, tenant, caller):
+    rows = problems(40)
+    for row in rows:
+        row["reference_answer"] = digit_programs.solve(row["messages"][0]["content"])[2]
+    teacher = {"base_url": "http://localhost:1/v1", "model": "m"}
+    request: dict[str, Any] = {"model": MODEL, "training_file": uploaded(tenant, rows)}
+    request |= {"teacher": teacher, "more_examples": {"num_examples": 4}, "num_examples": 0}
+    refused = refusal(
+        lambda: native.estimate(whole, caller, parse_request(CreateJob, request), run=here)
+    )
+    assert refused.param == "more_examples"
+    # Problems that no solver knows: the first steps are the teacher's, and an estimate asks nobody.
+    for number, row in enumerate(rows):
+        row["messages"] = [{"role": "user", "content": f"P{number}"}]
+    request |= {"training_file": uploaded(tenant, rows), "num_examples": 8}
+    found = native.estimate(whole, caller, parse_request(CreateJob, request), run=here)
+    assert not {"srl", "more_examples"} & {part["name"] for part in found["parts"]}
+    assert any(note.startswith("not counted: srl, more_examples") for note in found["notes"])
+    rows[0]["expert_steps"] = ["so", rows[0]["reference_answer"]]
+    request |= {"training_file": uploaded(tenant, rows), "num_examples": 0}
+    found = native.estimate(whole, caller, parse_request(CreateJob, request), run=here)
+    assert {"srl", "srl_2", "more_examples"} <= {part["name"] for part in found["parts"]}
+
+
+def test_a_policy_is_measured_once_whoever_asks_and_the_answer_is_what_was_kept(
+    tmp_path, monkeypatch
+):
+    """Two calls at once, as when a client repeats one that timed out."""
+    measured: list[int] = []
+
+    def slowly(*_: object) -> Outcomes:
+        measured.append(1)
+        time.sleep(0.3)
+        outcomes = Outcomes()
+        outcomes.add("rows:1", 4, len(measured))
+        return outcomes
+
+    monkeypatch.setattr(measure_policy, "_measured", slowly)
+    kept = tmp_path / "x.measured.json"
+
+    def call(_: int) -> Outcomes:
+        return measure_policy.measured_once(kept, (), tmp_path, {}, None, 0, {}, lambda: False)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(call, range(2))
+    assert one.by_row == other.by_row
+    assert measured == [1]
+    os.utime(kept, (0, 0))
+    call(0)
+    assert kept.stat().st_mtime > time.time() - 60, "as old as the journals that depend on it"

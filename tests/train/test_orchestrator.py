@@ -27,7 +27,7 @@ from train.experts.collected import Collected
 from train.experts.journal import Journal, JournalError
 from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.solver import with_solution
-from train.experts.teachers import EndpointTeacherSpec
+from train.experts.teachers import EndpointTeacherSpec, repair_of
 
 GRADER = parse_grader({"type": "answer"})
 FAST = {"timeout_s": 2.0, "deadline_s": 4.0, "max_attempts": 2}
@@ -121,6 +121,13 @@ def test_a_rejected_draft_goes_back_with_reasons_that_do_not_give_the_answer_awa
     with serve(mends) as server:
         told = check_sum(collect(server.url, rows(3), repair="reasons"), server)
     assert (told["accepted"], told["repairs"], told["drafts"]) == (3, 3, 6)
+
+
+def test_where_a_blind_retry_would_be_the_same_draft_reasons_go_back():
+    assert repair_of(None, temperature=0.7) == "blind"
+    assert repair_of(None, temperature=0.0) == "reasons"
+    assert repair_of("blind", temperature=0.0) == "blind"
+    assert repair_of("reasons", temperature=0.7) == "reasons"
 
 
 def test_a_blind_retry_asks_the_same_with_another_seed():
@@ -535,7 +542,7 @@ from rollout.types import Verdict
 from rollout.verifiers.registry import parse_grader
 from train.data import read_rows
 from train.experts.by_teacher import solve_by_teacher
-from train.experts.teachers import EndpointTeacherSpec
+from train.experts.teachers import EndpointTeacherSpec, repair_of
 
 spec = EndpointTeacherSpec(base_url=os.environ["TEACHER"] + "/v1", model="t", concurrency=2)
 found = solve_by_teacher(

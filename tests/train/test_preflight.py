@@ -118,6 +118,12 @@ def test_a_grader_that_calls_every_expert_wrong_is_refused_with_what_it_read(tmp
     said = r"line 1: by the grader no expert solution is right, of 1 .* ends with '2li=1234', its"
     with pytest.raises(DataError, match=said):
         check_job(expert_job(tmp_path, row, "grader.pattern=null"))
+    check_job(expert_job(tmp_path, row, "grader.pattern=null", "srl=null"))  # nobody learns them
+    titled = {"expert_steps": ["One: 1", "Answer: 1234"]}
+    with pytest.raises(DataError, match="no expert solution is right"):
+        check_job(expert_job(tmp_path, titled, "grader.pattern=null"))
+    # With titles in the prompt the policy writes `1234` alone.
+    check_job(expert_job(tmp_path, titled, "grader.pattern=null", "srl.title_context=true"))
 
 
 def test_a_model_folder_without_weights_is_refused_by_name(tmp_path):

@@ -122,6 +122,19 @@ def test_measuring_for_more_examples_and_a_second_srl_stage_are_parts_of_their_o
     at_most = parts["more_examples"].at_most
     assert 0 < measured.sampling_flops < at_most.sampling_flops
     assert at_most.trained_tokens == 0
+    # Six steps in one generation, and six alone: 15 + 1 + 1 tokens each, and the last prompt of a
+    # step is the problem and five characters.
+    rows["training"] = [row(1, *"abcdef")]
+    limits = {"protocol": "single", "max_tokens": 110}
+    spec = job(srl=SRLSpec(**SMALL), more_examples=more, sampling=limits)
+    (part,) = (
+        p for p in estimate_parts(spec, rows, MODEL, render, len) if p.name == "more_examples"
+    )
+    assert part.expected is not None
+    assert part.expected.sampled_tokens == pytest.approx(4 * 6 * 17 + 4 * 6 * 17)
+    assert part.expected.prompt_tokens == pytest.approx(4 * 2 + 4 * sum(range(2, 8)))
+    assert part.at_most.prompt_tokens >= part.expected.prompt_tokens
+    assert part.at_most.sampled_tokens >= part.expected.sampled_tokens
 
 
 def test_no_collector_and_no_policy_can_take_more_than_the_estimate_says_at_most():

@@ -21,9 +21,11 @@ from train.experts.orchestrator import CollaborationOrchestrator
 from train.experts.outcomes import Outcomes
 from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.source import ProgrammaticSolver, TrajectorySource
-from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher
+from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher, repair_of
 from train.experts.verification import verifiable, verifier_of
 
+# Of a teacher's settings, those that change no draft; how repairs are asked for is told beside.
+NOT_THE_TEXT = {"concurrency", "limits", "price", "repair"}
 TeacherSpec = EndpointTeacherSpec | EngineTeacherSpec
 
 
@@ -102,11 +104,11 @@ def _source(
             verifier_of(grader, protocol),
             Retriever([*solved_examples(rows), *passages]),
             max_rounds=spec.max_rounds,
-            repair=spec.repair,
+            repair=repair_of(spec.repair, spec.temperature),
             concurrency=spec.concurrency,
             seed=seed,
             run={
-                "spec": spec.model_dump(mode="json", exclude={"concurrency", "limits", "price"}),
+                "spec": spec.model_dump(mode="json", exclude=NOT_THE_TEXT),
                 "grader": as_json(grader),
                 "protocol": protocol,
                 "documents": passages,
@@ -131,7 +133,7 @@ def askable_rows(
         f"the teacher's solutions could not be verified: none of the {len(bare)} rows without "
         "expert_steps has a `reference_answer`; add it, or give a grader that needs none"
         if bare
-        else "every row has expert_steps already; leave the teacher out"
+        else "every row has expert_steps already; leave the teacher out, or add rows without"
     )
 
 

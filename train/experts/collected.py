@@ -36,6 +36,7 @@ class Collected:
     asked: list[Asked] = field(default_factory=list)
     stopped: str | None = None  # why the rest was not asked
     left_out: dict[str, int] = field(default_factory=dict)  # rows that were not to be asked, by why
+    writer: str = "the teacher"  # as a sentence begins with it
 
     def count(self, outcome: Outcome) -> int:
         """Problems that ended so."""
@@ -70,7 +71,7 @@ class Collected:
         """One sentence for people."""
         told = self.summary()
         text = (
-            f"the teacher was asked for {told['asked']} solutions: {told['accepted']} verified "
+            f"{self.writer} was asked for {told['asked']} solutions: {told['accepted']} verified "
             f"({told['repairs']} after a repair), {told['rejected']} rejected, "
             f"{told['dropped']} dropped"
         )

@@ -45,7 +45,7 @@ class EngineTeacherSpec(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 2048  # less where the context is full
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 3  # drafts of one problem, the first included
-    repair: Repair = "blind"  # how a rejected draft is asked for again
+    repair: Repair | None = None  # how a rejected draft is asked for again; null: see `repair_of`
     concurrency: Annotated[int, Field(ge=1, le=512)] = 64  # problems asked at once, all engines
     num_engines: Annotated[int, Field(ge=1, le=64)] = 1
     cpus_per_engine: Annotated[float, Field(gt=0)] = 0.5  # logical; threads are separate
@@ -210,7 +210,7 @@ def engine_teacher(spec: EngineTeacherSpec, path: str | None = None) -> Iterator
     engine = EngineSpec(
         model=model,
         dtype=spec.dtype,
-        max_model_len=spec.max_model_len or _context_of(model),
+        max_model_len=spec.max_model_len or _context_of(model, spec.model),
         max_num_seqs=spec.concurrency,
         kv_cache_gib=spec.kv_cache_gib,
         num_threads=spec.num_threads,
@@ -243,14 +243,14 @@ def engine_teacher(spec: EngineTeacherSpec, path: str | None = None) -> Iterator
             ray.kill(each)
 
 
-def _context_of(model: str) -> int:
-    """The context that a model was made for, in tokens. Raises TeacherStartError."""
+def _context_of(model: str, name: str) -> int:
+    """The context that a model was made for, in tokens. Raises TeacherStartError, naming `name`."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
-        line = str(error).splitlines()[0]
+        line = str(error).splitlines()[0].replace(model, name)
         raise TeacherStartError(
             f"the teacher's model cannot be read ({line}); give a hub name, or a folder that holds "
             "config.json, tokenizer.json and model.safetensors"

@@ -39,6 +39,7 @@ class Generated:
     asked: list[Asked] = field(default_factory=list)
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)  # by row id, accepted rows
     stopped: str | None = None  # why the rest was not asked
+    writer: str = "the teacher"  # as a sentence begins with it
 
     @property
     def collected(self) -> Collected:
@@ -47,7 +48,7 @@ class Generated:
             replace(one, provenance=self.provenance.get(one.row_id, one.provenance))
             for one in self.asked
         ]
-        return Collected(told, self.stopped, self.left_out)
+        return Collected(told, self.stopped, self.left_out, self.writer)
 
     @property
     def solutions(self) -> dict[str, Solution]:
@@ -140,6 +141,7 @@ class DynamicExampleGenerator:
 
         collected = self._source.collect(rows, count, journal, heard, left_s, cancelled)
         made.asked, made.stopped = before + collected.asked, collected.stopped
+        made.writer = collected.writer
         for one in collected.asked:
             if one.solution is not None:
                 made.provenance[one.row_id] = {
@@ -195,18 +197,17 @@ def beside(journal: Path, number: int) -> Path:
 def outside_band(row: Row, outcomes: Outcomes, *, ask_unsolved: bool = True) -> str | None:
     """Why the policy has nothing to learn from the row now; None: it may have.
 
-    Only MIN_BAND_SAMPLES samples or more say so. A row that was solved never is left in where its
-    steps were rewarded in part, and with `ask_unsolved` where nothing is known of its steps.
+    Only MIN_BAND_SAMPLES samples or more say so. A row that was solved never is left in with
+    `ask_unsolved`, and where its steps were rewarded in part: SRL learns from such rows.
     """
     one = outcomes.by_row.get(row.id)
     if one is None or one.num_samples < MIN_BAND_SAMPLES:
         return None
     if one.num_solved == one.num_samples:
         return "too easy (always solved)"
-    if one.num_solved == 0:
-        steps = one.step_reward
-        if (steps is None and not ask_unsolved) or (steps is not None and steps <= 0):
-            return "too hard (never solved)"
+    rewarded = one.step_reward is not None and one.step_reward > 0
+    if one.num_solved == 0 and not (ask_unsolved or rewarded):
+        return "too hard (never solved)"
     return None
 
 

@@ -5,6 +5,7 @@ Needs a running `RolloutPool` that holds the policy's weights.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rollout.collector import score_groups
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from rollout.pool import RolloutPool
 
 TEMPERATURE = 1.0
+CHUNK = 32  # problems sampled between two looks at the wish to stop
+
+
+class MeasuringCancelledError(Exception):
+    """Nothing is known: the caller asked to stop."""
 
 
 def measure(
@@ -32,25 +38,24 @@ def measure(
     num_samples: int,
     seed: int,
     observe: Callable[[Sequence[RolloutGroup]], None] = lambda groups: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Outcomes:
     """Sample `num_samples` solutions of at most `num_problems` rows that the grader can judge.
 
     Where the job has SRL, single steps of as many expert steps too. Which ones, the seed fixes.
-    `observe` sees every scored group.
+    `observe` sees every scored group. Raises MeasuringCancelledError when `cancelled`, which is
+    asked before every chunk of problems, says True.
     """
     grader = job_grader(spec)
     outcomes, rng = Outcomes(), random.Random(seed)
     whole = _drawn(rlvr_problems(rows, renderer, grader), num_problems, rng)
     sampling = spec.sampling_spec(TEMPERATURE)
-    groups = _sampled(pool, whole, num_samples, sampling, grader, seed)
-    observe(groups)
-    outcomes.add_groups(groups, grader)
+    sample = _Sampler(pool, num_samples, seed, observe, cancelled)
+    outcomes.add_groups(sample(whole, sampling, grader), grader)
     if spec.srl is not None:
         steps = _drawn(srl_problems(rows, renderer, spec.srl), num_problems, rng)
         row_of = {problem.id: problem.id.rpartition("/")[0] for problem in steps}
-        sampling, verifier = spec.step_sampling_spec(spec.srl), srl_verifier(spec.srl)
-        groups = _sampled(pool, steps, num_samples, sampling, verifier, seed)
-        observe(groups)
+        groups = sample(steps, spec.step_sampling_spec(spec.srl), srl_verifier(spec.srl))
         outcomes.add_step_groups(groups, row_of)
     return outcomes
 
@@ -59,15 +64,26 @@ def _drawn(problems: list[Problem], most: int, rng: random.Random) -> list[Probl
     return rng.sample(problems, most) if len(problems) > most else problems
 
 
-def _sampled(
-    pool: "RolloutPool",
-    problems: list[Problem],
-    num_samples: int,
-    sampling: SamplingSpec,
-    verifier: Verifier,
-    seed: int,
-) -> list[RolloutGroup]:
-    if not problems:
-        return []
-    rollouts = pool.generate(problems, num_samples, sampling, seed)
-    return score_groups(problems, rollouts, lambda pairs: pool.score(verifier, pairs))
+@dataclass(frozen=True)
+class _Sampler:
+    """Samples and scores, a chunk at a time."""
+
+    pool: "RolloutPool"
+    num_samples: int
+    seed: int
+    observe: Callable[[Sequence[RolloutGroup]], None]
+    cancelled: Callable[[], bool]
+
+    def __call__(
+        self, problems: list[Problem], sampling: SamplingSpec, verifier: Verifier
+    ) -> list[RolloutGroup]:
+        found = []
+        for start in range(0, len(problems), CHUNK):
+            if self.cancelled():
+                raise MeasuringCancelledError
+            chunk = problems[start : start + CHUNK]
+            rollouts = self.pool.generate(chunk, self.num_samples, sampling, self.seed + start)
+            groups = score_groups(chunk, rollouts, lambda pairs: self.pool.score(verifier, pairs))
+            self.observe(groups)
+            found += groups
+        return found

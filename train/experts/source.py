@@ -10,7 +10,7 @@ from train.experts.collected import Asked, Collected, ended
 from train.experts.families import solve
 from train.experts.solver import fault
 
-SOLVER = "solver"
+SOLVER, WRITER = "solver", "the solver"
 
 
 class TrajectorySource(Protocol):
@@ -49,16 +49,18 @@ class ProgrammaticSolver:
         cancelled: Callable[[], bool] | None = None,
     ) -> Collected:
         """Solve rows in their order until `count` are verified."""
-        collected = Collected()
+        collected, num_accepted = Collected(writer=WRITER), 0
         for row in rows:
-            if count is not None and collected.count("accepted") >= count:
+            if count is not None and num_accepted >= count:
                 break
             if cancelled is not None and cancelled():
                 collected.stopped = "stopped: the call was cancelled"
                 break
-            collected.asked.append(self._solve(row))
-            if tell is not None:
-                tell(collected)
+            one = self._solve(row)
+            collected.asked.append(one)
+            num_accepted += one.outcome == "accepted"
+        if tell is not None:  # at once: it takes no time worth telling of
+            tell(collected)
         return collected
 
     def _solve(self, row: Row) -> Asked:

@@ -10,6 +10,7 @@ from train.experts.draft import ask, ask_again
 from train.experts.generator import candidates
 from train.experts.outcomes import Outcomes
 from train.experts.retriever import Retriever, solved_examples, split_document
+from train.experts.teachers import repair_of
 
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English; the teacher's own tokenizer may be unknown
 REASON = "x" * 200  # as long as a verifier's reasons mostly are
@@ -46,7 +47,7 @@ def estimate_teacher(
         first.append(length(conversation))
         repair.append(
             first[-1]
-            if spec.repair == "blind"
+            if repair_of(spec.repair, spec.temperature) == "blind"
             else length(ask_again(conversation, "", REASON)) + spec.max_tokens
         )
     wanted = min(count, len(chosen))

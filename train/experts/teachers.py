@@ -52,6 +52,15 @@ class Teacher(Protocol):
         ...
 
 
+def repair_of(repair: Repair | None, temperature: float) -> Repair:
+    """How a rejected draft is asked for again: as it was said, otherwise blindly.
+
+    At temperature 0 a blind retry would be the same draft, so that reasons go back there.
+    `benchmarks/repair.py` measured the two; its page is `docs/repair.md`.
+    """
+    return repair or ("blind" if temperature > 0 else "reasons")
+
+
 class TokenPrice(BaseModel):
     """What a teacher's tokens cost, per million, in any one currency."""
 
@@ -80,7 +89,7 @@ class EndpointTeacherSpec(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 2048
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 3  # drafts of one problem, the first included
-    repair: Repair = "blind"  # how a rejected draft is asked for again
+    repair: Repair | None = None  # how a rejected draft is asked for again; null: see `repair_of`
     concurrency: Annotated[int, Field(ge=1, le=64)] = 8  # problems asked at once
     limits: Limits = Limits(timeout_s=120.0, deadline_s=300.0)
     price: TokenPrice | None = None  # stated by the user; null: costs are not told

@@ -75,12 +75,14 @@ def estimate_parts(
         bound = bound_of(training, name)
         parts.append(Part(name, one * once if one else None, bound * most))
     if (more := spec.more_examples) is not None:
-        count = more.num_samples * min(more.num_problems, len(training))
-        one = rollout_work(model, measured, trained=False) if measured else None
-        step = step_work(model, stepwise) if stepwise else None
-        bound = bound_of(training, "evaluate") + bound_of(training, "evaluate")
-        sampled = (one + _sampled(step)) * count if one and step else None
-        parts.append(Part("more_examples", sampled, bound * count))
+        num_steps = sum(len(row.expert_steps) for row in training)
+        problems = more.num_samples * min(more.num_problems, len(training))
+        steps = more.num_samples * min(more.num_problems, num_steps)
+        one = _sampled(step_work(model, stepwise)) if stepwise else None
+        expected = whole * problems + one * steps if whole and one else None
+        most = bound_of(training, "evaluate") * problems
+        most += _sampled(bound_of(training, "srl_2")) * steps
+        parts.append(Part("more_examples", expected, most))
     times = {"validation": sum(num_validations(stage) for stage in stages.values())}
     num_policies = len(stages) + (spec.sft is not None) + 1
     times["heldout"] = num_policies * (1 + spec.evaluation.pass_k)
