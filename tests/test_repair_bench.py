@@ -123,9 +123,10 @@ def test_the_teacher_that_saw_repairs_saw_as_many_drafts_sent_back_and_none_of_t
     shown = repair_teacher.conversations(repairs=True)
     back = [(messages, text) for messages, text in shown if len(messages) > 2]
     assert len(back) == repair_teacher.NUM_SUMS // 2
-    for messages, text in back:
+    for messages, right in back:
         assert [message["role"] for message in messages[2:]] == ["assistant", "user"]
         assert "which is false" in messages[3]["content"]
 
+        assert read_draft(right).answer
         with pytest.raises(DraftError):
             read_draft(messages[2]["content"])
