@@ -130,7 +130,12 @@ def teach(
     )
     mode, _, unsolved = arm.partition("_")
     asking = CollaborationOrchestrator(
-        writer, verifier_of(None, "single"), max_rounds=MAX_ROUNDS, concurrency=1, seed=seed
+        writer,
+        verifier_of(None, "single"),
+        max_rounds=MAX_ROUNDS,
+        repair="reasons",  # the conversation's length tells the teacher which round it is
+        concurrency=1,
+        seed=seed,
     )
     generator = DynamicExampleGenerator(
         asking,
