@@ -18,6 +18,7 @@ from serve_app.native_select import select_model
 from serve_app.prepare import no_srl_for_more_examples, prepare
 from serve_app.prepare_error import PrepareError
 from serve_app.prepare_experts import find_grader, read_documents
+from serve_app.prepare_resolved import resolved_more_examples
 from serve_app.prepare_rows import as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from serve_app.request_types import AUTO
@@ -26,6 +27,7 @@ from train.experts.allocation import Mode
 from train.experts.by_teacher import (
     NothingToAskError,
     TeacherSpec,
+    askable_rows,
     parse_teacher,
     write_examples,
 )
@@ -61,11 +63,14 @@ def estimate_job(
             asked["num_examples"] = AUTO  # the solver's solutions stand for the teacher's, if any
         prepared = prepare(asked, Path(folder), files, model_path, cluster)
         spec = load_spec(Path(folder) / "spec.json")
-        notes = list(prepared.notes)
+        notes, resolved = list(prepared.notes), dict(prepared.resolved)
         if (more := request.get("more_examples")) is not None:
             more = MoreExamplesSpec.model_validate(more)
             if spec.srl is not None:
                 spec = spec.model_copy(update={"more_examples": more})
+                by_solver = request.get("teacher") is None
+                _check_askable(read_rows(spec.data.train), spec.grader, by_solver=by_solver)
+                resolved |= {"more_examples": resolved_more_examples(spec)}
             elif request.get("num_examples") == 0:
                 raise no_srl_for_more_examples()
             else:
@@ -87,7 +92,7 @@ def estimate_job(
         "model": request["model"],
         "steps_planned": steps_planned(spec, rows["training"]),
         **estimate(parts, throughput),
-        "resolved": prepared.resolved,
+        "resolved": resolved,
         "notes": notes,
     }
 
@@ -133,10 +138,11 @@ def generate_examples(
     if teacher is None:
         _check_family(rows)
     judge = parse_grader(dict(grader)) if grader else find_grader(data)
-    if teacher is None and policy is None:
-        return _by_solver(rows, num_examples, judge, seed)
     outcomes = None
     if policy is not None:
+        _check_askable(rows, judge, by_solver=teacher is None)  # before anything is sampled
+        if watch is not None:
+            _say(watch, {"doing": "sampling the policy", **dict.fromkeys(TOLD, 0)})
         kept = journal and journal.with_suffix(MEASURED)
         cancelled = (watch / CANCEL).exists if watch is not None else lambda: False
         known = cluster or {}
@@ -170,29 +176,18 @@ def generate_examples(
     return _answer(rows, made, spec) | ({} if outcomes is None else {"policy": _told_of(made)})
 
 
+def _check_askable(rows: Sequence[Row], judge: Any, *, by_solver: bool) -> None:
+    try:
+        askable_rows(rows, judge, by_solver=by_solver)
+    except NothingToAskError as error:
+        raise PrepareError("nothing_to_solve", f"{error}.", "training_file", []) from None
+
+
 def _check_family(rows: Sequence[Row]) -> None:
     try:
         solve_rows(rows, 1)
     except UnknownFamilyError as error:
         raise PrepareError("unknown_problem_family", str(error), "training_file", []) from None
-
-
-def _by_solver(rows: Sequence[Row], num_examples: int, judge: Any, seed: int) -> dict[str, Any]:
-    """Rows in a seeded order. Raises PrepareError when no solution was verified."""
-    solved = solve_rows(rows, num_examples, grader=judge, seed=seed)
-    if not solved.solutions:
-        raise PrepareError("no_verified_solution", solved.describe() + ".", "training_file", [])
-    made = [
-        as_json(with_solution(row, solved.solutions[row.id]))
-        for row in rows
-        if row.id in solved.solutions
-    ]
-    return {
-        "rows": made,
-        "num_rejected": solved.num_rejected,
-        "num_unknown": solved.num_unknown,
-        "summary": solved.describe(),
-    }
 
 
 def _answer(rows: Sequence[Row], made: Generated, spec: TeacherSpec | None) -> dict[str, Any]:
@@ -204,8 +199,7 @@ def _answer(rows: Sequence[Row], made: Generated, spec: TeacherSpec | None) -> d
         raise PrepareError(code, f"{found.describe()}.", param, [])
     solutions = found.solutions
     written = [
-        as_json(with_solution(row, solutions[row.id]))
-        | ({"provenance": made.provenance[row.id]} if spec else {})
+        as_json(with_solution(row, solutions[row.id])) | {"provenance": made.provenance[row.id]}
         for row in rows
         if row.id in solutions
     ]
@@ -234,9 +228,13 @@ def _told_of(made: Generated) -> dict[str, Any]:
 def _tell(watch: Path, asked: Sequence[Asked], spec: TeacherSpec | None) -> None:
     """Write how far it is; whoever reads sees this state or an earlier one, whole."""
     counts = Collected(list(asked)).summary()
-    told = {name: counts[name] for name in TOLD}
+    told = {"doing": "asking", **{name: counts[name] for name in TOLD}}
     if spec is not None and spec.price is not None:
-        told["cost"] = spec.price.cost(told["prompt_tokens"], told["completion_tokens"])
+        told["cost"] = spec.price.cost(counts["prompt_tokens"], counts["completion_tokens"])
+    _say(watch, told)
+
+
+def _say(watch: Path, told: Mapping[str, Any]) -> None:
     hidden = watch / f".{PROGRESS}"
     hidden.write_text(json.dumps(told), encoding="utf-8")
     hidden.replace(watch / PROGRESS)

@@ -25,7 +25,7 @@ def resolve(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, Any]:
         "method": {"type": name, name: part},
         **({} if alone else stages),
         "sft": raw["sft"],
-        **({"more_examples": _more_examples(raw)} if spec.more_examples else {}),
+        **({"more_examples": resolved_more_examples(spec)} if spec.more_examples else {}),
         "num_examples": sum(bool(row.expert_steps) for row in data.rows["training"]),
         "prompt": raw["prompt"],
         "sampling": raw["sampling"],
@@ -42,11 +42,12 @@ def _stage(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return raw[name] | {"protocol": protocol, "max_tokens": max_tokens, "max_staleness": 0}
 
 
-def _more_examples(raw: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_more_examples(spec: JobSpec) -> dict[str, Any]:
     """Without what stands elsewhere in the job, or is this cluster's own concern."""
-    elsewhere = ("teacher", "teacher_model", "documents")
-    shown = {k: v for k, v in raw["more_examples"].items() if k not in elsewhere}
-    return shown | {"max_steps": shown["max_steps"] or raw["srl"]["max_steps"]}
+    elsewhere = {"teacher", "teacher_model", "documents"}
+    assert spec.more_examples is not None
+    shown = spec.more_examples.model_dump(mode="json", exclude=elsewhere)
+    return shown | {"max_steps": spec.reinforcement_stages["srl_2"].max_steps}
 
 
 def _hyperparameters(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, Any]:

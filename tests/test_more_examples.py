@@ -98,7 +98,8 @@ def test_a_job_killed_while_its_teacher_answers_goes_on_and_learns_what_was_writ
     assert (train_steps(out, "srl"), train_steps(out, "srl_2")) == ([1, 2], [1])
     events = read_events(out / "events.jsonl")
     told = [e for e in events if e.get("stage") == "examples"]
-    assert [e["level"] for e in told] == ["info"]
+    assert [e["level"] for e in told] == ["info", "info"]
+    assert "24 training problems, 4 samples each: even solved" in told[1]["message"]
     versions = [e["policy_version"] for e in events if e["type"] == "metrics"]
     assert versions == [1, 2, 5], "2 is SRL's last one, 3 is measured, 4 begins the second stage"
     report = json.loads((out / "report.json").read_text())

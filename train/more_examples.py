@@ -122,7 +122,7 @@ def _write(job: MoreExamples) -> tuple[dict[str, Any], dict[str, Solution]]:
         # Acceptable: SRL's result stands, and RLVR needs no steps. The warning says why.
         return {"message": f"no further examples: {error}"}, {}
     solutions, too_long = _that_fit(job, made)
-    return _told(made, solutions, too_long), solutions
+    return _told(made, outcomes, solutions, too_long), solutions
 
 
 def _measured(job: MoreExamples) -> Outcomes:
@@ -160,11 +160,15 @@ def _that_fit(job: MoreExamples, made: Generated) -> tuple[dict[str, Solution], 
 
 
 def _told(
-    made: Generated, solutions: dict[str, Solution], too_long: dict[str, str]
+    made: Generated, outcomes: Outcomes, solutions: dict[str, Solution], too_long: dict[str, str]
 ) -> dict[str, Any]:
+    sampled = [one.num_samples for one in outcomes.by_row.values() if one.num_samples]
+    most = max(sampled, default=0)
     said = (
-        f"more examples for the second SRL stage: {len(solutions)} verified, shared by {made.mode} "
-        f"({', '.join(f'{n} of {skill}' for skill, n in made.planned.items() if n) or 'none'}); "
+        f"SRL's result on {len(sampled)} training problems, {most} samples each: "
+        f"{'; '.join(map(_in_words, made.standings.values()))}. {len(solutions)} examples for a "
+        f"second SRL stage, shared by {made.mode} "
+        f"({', '.join(f'{n} of {skill}' for skill, n in made.planned.items() if n) or 'none'}): "
         f"{made.collected.describe()}"
     )
     if too_long:
@@ -180,6 +184,13 @@ def _told(
         "counts": made.collected.summary(),
         "provenance": made.provenance,
     }
+
+
+def _in_words(one: Standing) -> str:
+    low, high = one.ci95
+    steps = "" if one.step_reward is None else f", step reward {one.step_reward:.3f}"
+    weak = ", surely weak" if one.surely_weak else ""
+    return f"{one.skill} solved {one.pass_rate:.3f} ({low:.3f}-{high:.3f}){steps}{weak}"
 
 
 def _standing(one: Standing) -> dict[str, Any]:

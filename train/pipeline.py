@@ -144,7 +144,6 @@ class _Job:
         """The training rows with expert solutions of what `model`, SRL's result, is weak at."""
 
         def emit(level: str, message: str, data: dict[str, Any]) -> None:
-            self._ask(self.events.rewind.remote("examples", -1))  # of a driver that was killed
             self.emit("message", stage="examples", level=level, message=message, data=data)
 
         def account(groups: Sequence[RolloutGroup]) -> None:
@@ -153,7 +152,9 @@ class _Job:
 
         self.stop.check("before further examples")
         folder = self.out / more_examples.FOLDER
-        self.now("examples", 0, "measuring SRL's result, asking for expert solutions")
+        self._ask(self.events.rewind.remote("examples", -1))  # of a driver that was killed
+        emit("info", "measuring SRL's result on training problems, for further examples", {})
+        self.now("examples", 0, "measuring, asking for expert solutions")
         if not more_examples.is_measured(folder):
             self.pool.publish(load_model(model, self.spec.rollout.dtype).state_dict(), version)
         job = more_examples.MoreExamples(

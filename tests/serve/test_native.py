@@ -140,7 +140,7 @@ def test_examples_are_solved_verified_stored_and_previewed(whole, tenant, caller
     ("rows", "fields", "param", "said"),
     [
         ([{"messages": [{"role": "user", "content": "Who?"}]}], {}, "rows", "family"),
-        (problems(3), {"grader": {"type": "answer"}}, "rows", "3 were rejected"),
+        (problems(3), {"grader": {"type": "answer"}}, "rows", "3 rejected"),
         ([{"messages": []}], {}, "rows", "Example 1: `messages` is missing"),
     ],
 )

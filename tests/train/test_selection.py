@@ -109,7 +109,7 @@ def test_measuring_for_more_examples_and_a_second_srl_stage_are_parts_of_their_o
     more = {"num_examples": 3, "num_problems": 9, "num_samples": 4, "max_steps": 1}
     spec = job(srl=SRLSpec(**SMALL), more_examples=more)
     parts = {part.name: part for part in estimate_parts(spec, rows, MODEL, render, len)}
-    assert list(parts) == ["srl", "srl_2", "more_examples", "validation"]
+    assert list(parts) == ["srl", "more_examples", "srl_2", "validation"]
     one, two = parts["srl"].expected, parts["srl_2"].expected
     assert one is not None and two is not None
     assert two.trained_tokens == pytest.approx(one.trained_tokens / 2)  # one step instead of two

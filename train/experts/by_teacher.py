@@ -133,7 +133,7 @@ def askable_rows(
         f"the teacher's solutions could not be verified: none of the {len(bare)} rows without "
         "expert_steps has a `reference_answer`; add it, or give a grader that needs none"
         if bare
-        else "every row has expert_steps already; leave the teacher out, or add rows without"
+        else "every row has expert_steps already; add rows without"
     )
 
 

@@ -25,6 +25,7 @@ from train.experts.source import TrajectorySource
 from train.experts.teachers import TokenPrice
 from train.experts.weakness import Standing, named_skills, standings
 
+MOST_SAMPLES = 8  # the k of pass@k, or fewer where fewer were drawn
 MIN_BAND_SAMPLES = 4  # of a row, before its pass rate says that it is too easy or too hard
 
 
@@ -98,7 +99,8 @@ class DynamicExampleGenerator:
         """
         ends_s = None if deadline_s is None else time.monotonic() + deadline_s
         known = outcomes or Outcomes()
-        found = standings(rows, known)
+        most = max((one.num_samples for one in known.by_row.values()), default=0)
+        found = standings(rows, known, k=min(MOST_SAMPLES, most) or MOST_SAMPLES)
         chosen, left_out = candidates(
             rows, held_out, known, self._seed, ask_unsolved=self._ask_unsolved
         )

@@ -20,6 +20,7 @@ class Standing:
     num_rows: int  # with samples of whole solutions
     pass_rate: float  # mean over rows of the share of samples that solve the row
     ci95: tuple[float, float]  # Wilson, of pass_rate
+    k: int
     pass_at_k: float | None  # mean over rows; None when no row has k samples
     step_reward: float | None  # mean over rows with scored steps; None when there is none
     surely_weak: bool
@@ -91,6 +92,7 @@ def _standing(
         num_rows=len(found),
         pass_rate=fmean(rates),
         ci95=wilson_interval(sum(rates), len(rates)),  # type: ignore[arg-type]
+        k=k,
         pass_at_k=fmean(deep) if deep else None,
         step_reward=fmean(steps) if steps else None,
         surely_weak=surely_weak,

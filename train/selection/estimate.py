@@ -67,6 +67,15 @@ def estimate_parts(
     whole = rollout_work(model, measured, trained=False) if measured else None
     stages = spec.reinforcement_stages
     for name, stage in stages.items():
+        if name == "srl_2" and (more := spec.more_examples) is not None:
+            num_steps = sum(len(row.expert_steps) for row in training)
+            problems = more.num_samples * min(more.num_problems, len(training))
+            steps = more.num_samples * min(more.num_problems, num_steps)
+            one = _sampled(step_work(model, stepwise)) if stepwise else None
+            expected = whole * problems + one * steps if whole and one else None
+            most = bound_of(training, "evaluate") * problems
+            most += _sampled(bound_of(training, "srl_2")) * steps
+            parts.append(Part("more_examples", expected, most))
         once, most = stage_rollouts(stage)
         if is_srl(name):
             one = step_work(model, stepwise)
@@ -74,15 +83,6 @@ def estimate_parts(
             one = rollout_work(model, measured, trained=True) if measured else None
         bound = bound_of(training, name)
         parts.append(Part(name, one * once if one else None, bound * most))
-    if (more := spec.more_examples) is not None:
-        num_steps = sum(len(row.expert_steps) for row in training)
-        problems = more.num_samples * min(more.num_problems, len(training))
-        steps = more.num_samples * min(more.num_problems, num_steps)
-        one = _sampled(step_work(model, stepwise)) if stepwise else None
-        expected = whole * problems + one * steps if whole and one else None
-        most = bound_of(training, "evaluate") * problems
-        most += _sampled(bound_of(training, "srl_2")) * steps
-        parts.append(Part("more_examples", expected, most))
     times = {"validation": sum(num_validations(stage) for stage in stages.values())}
     num_policies = len(stages) + (spec.sft is not None) + 1
     times["heldout"] = num_policies * (1 + spec.evaluation.pass_k)
