@@ -1,8 +1,8 @@
 """Do solutions written between two SRL stages help, and does it matter which skills they are of?
 
 The quickstart's problems, in two skills: programs with operation `e`, and without. The experts at
-hand show programs without it alone. After nine SRL steps the solver writes as many solutions
-again, shared alike or by weakness, and SRL takes nine more; or it just goes on (`continued`).
+hand show programs without it alone. After four SRL steps the solver writes as many solutions
+again, shared alike or by weakness, and SRL takes four more; or it just goes on (`continued`).
 A cell is one way from one seed: one JSON file, run unless it exists.
 
     python -m benchmarks.more_examples
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
 RESULTS = Path(__file__).with_name("more_examples_results")
 ARMS, SEEDS = ("continued", "uniform", "weakness"), (0, 1, 2)
-NUM_EXPERTS, NUM_BARE, NUM_VALID, NUM_HELDOUT, STEPS = 24, 200, 60, 300, 9  # NUM_BARE: a skill
+NUM_EXPERTS, NUM_BARE, NUM_VALID, NUM_HELDOUT, STEPS = 24, 200, 60, 300, 4  # NUM_BARE: a skill
 COMPARISONS = (("uniform", "continued"), ("weakness", "continued"), ("weakness", "uniform"))
 WITH, WITHOUT = "with e", "without e"
 
