@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import JOB
+from safetensors.torch import load_file
 from servers import Answer, completion, serve
 from test_job import DEADLINE_S, run, small_job, start, train_steps
 
@@ -102,6 +103,9 @@ def test_a_job_killed_while_its_teacher_answers_goes_on_and_learns_what_was_writ
     assert "24 training problems, 4 samples each: even solved" in told[1]["message"]
     versions = [e["policy_version"] for e in events if e["type"] == "metrics"]
     assert versions == [1, 2, 5], "2 is SRL's last one, 3 is measured, 4 begins the second stage"
+    (last,) = (out / "srl_2/checkpoints").glob("step-*/optimizer.safetensors")
+    steps = {float(value) for name, value in load_file(last).items() if name.endswith("/step")}
+    assert steps == {3.0}, "the optimizer of SRL's two steps went on"
     report = json.loads((out / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["base", "srl", "srl_srl_2"]
     completions = report["completions"]

@@ -239,6 +239,8 @@ class _Job:
             job=spec,
             stage=stage,
             model=model,
+            # SRL goes on, with more rows: its second stage is no new beginning.
+            optimizer=Path(model) if name == "srl_2" else None,
             problems=problems,
             verifier=verifier,
             sampling=sampling,

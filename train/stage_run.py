@@ -35,6 +35,7 @@ class StageConfig:
     job: JobSpec
     stage: StageSpec
     model: str  # folder or hub name that the stage starts from
+    optimizer: Path | None  # folder of a checkpoint whose optimizer goes on; None: a new one
     problems: list[Problem]
     verifier: Verifier
     sampling: SamplingSpec
@@ -93,6 +94,9 @@ class StageRun:
             self.metrics = found.state["metrics"]
             self.collector.restore(found.state["collector"])
             self.health.restore(found.state["health"])
+        elif self.config.optimizer is not None:
+            before = self.config.optimizer
+            self.learner.load(before, before / OPTIMIZER_FILE)
         if is_main:
             forget_rollouts(self.config.out, self.config.name, self.step)
             self.events.begin(found)
