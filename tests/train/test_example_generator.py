@@ -98,6 +98,24 @@ def test_shares_follow_failures_and_what_is_left_over_goes_to_the_others() -> No
     assert allocate(5, {"a": 1, "b": 2}, {"a": 0.0, "b": 0.0}) == {"a": 1, "b": 2}
 
 
+def test_where_nothing_is_solved_step_rewards_decide_and_only_where_every_skill_has_some() -> None:
+    rows, outcomes = [], Outcomes()
+    for number, (skill, reward) in enumerate([("near", 0.75), ("far", -0.5), ("none", None)]):
+        rows.append(row(number, f"{skill} problem", skill=skill))
+        outcomes.add(rows[-1].id, 4, 0)
+        if reward is not None:
+            outcomes.by_row[rows[-1].id].step_rewards = [reward]
+    known = standings(rows, outcomes)
+    two = {"near": 1, "far": 1}
+    # 1 - 0.75, and 1 - max(0, -0.5)
+    assert weights(two, known, "weakness") == pytest.approx({"near": 0.25, "far": 1.0})
+    alike = weights({**two, "none": 1}, known, "weakness")
+    assert len(set(alike.values())) == 1, "all failed alike, and of one skill no step is known"
+    outcomes.by_row[rows[0].id].num_solved = 1
+    shares = weights(two, standings(rows, outcomes), "weakness")
+    assert shares["near"] < shares["far"] < 1, "something is solved: pass rates decide"
+
+
 def test_near_duplicates_share_words_and_numbers() -> None:
     known = DuplicateIndex(["Tom has 3 red apples and 4 green pears in his old wooden basket."])
     assert (
