@@ -1,9 +1,9 @@
 """Do solutions written between two SRL stages help, and does it matter which skills they are of?
 
 The quickstart's problems, in two skills: programs with operation `e`, and without. The experts at
-hand show programs without it alone. After four SRL steps the solver writes as many solutions
-again, shared alike or by weakness, and SRL takes four more; or it just goes on (`continued`).
-A cell is one way from one seed: one JSON file, run unless it exists.
+hand show programs without it alone. After a few SRL steps the solver writes as many solutions
+again, shared alike or by weakness, and SRL takes as many more; or it just goes on (`continued`).
+A cell is one number of steps, one way and one seed: one JSON file, run unless it exists.
 
     python -m benchmarks.more_examples
     python -m benchmarks.more_examples --report docs/more_examples.md
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from benchmarks.learning.report import paired_interval
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
 RESULTS = Path(__file__).with_name("more_examples_results")
-ARMS, SEEDS = ("continued", "uniform", "weakness"), (0, 1, 2)
-NUM_EXPERTS, NUM_BARE, NUM_VALID, NUM_HELDOUT, STEPS = 24, 200, 60, 300, 4  # NUM_BARE: a skill
+ARMS = ("continued", "uniform", "weakness")
+SEEDS = {4: range(3), 6: range(5)}  # by the steps of one stage
+NUM_EXPERTS, NUM_BARE, NUM_VALID, NUM_HELDOUT = 24, 200, 60, 300  # NUM_BARE: a skill
 COMPARISONS = (("uniform", "continued"), ("weakness", "continued"), ("weakness", "uniform"))
 WITH, WITHOUT = "with e", "without e"
 
@@ -65,10 +67,10 @@ def training_rows(seed: int) -> list[dict[str, Any]]:
     return [*experts, *(row for rows in of_each for row in rows[:NUM_BARE])]
 
 
-def settings(arm: str, seed: int) -> list[str]:
+def settings(arm: str, seed: int, steps: int) -> list[str]:
     """Overrides of the quickstart's job."""
-    steps = 2 * STEPS if arm == "continued" else STEPS
-    said = [f"seed={seed}", "rlvr=null", f"srl.max_steps={steps}", f"srl.eval_interval={STEPS}"]
+    first = 2 * steps if arm == "continued" else steps
+    said = [f"seed={seed}", "rlvr=null", f"srl.max_steps={first}", f"srl.eval_interval={steps}"]
     said += ["evaluation.pass_k=1"]
     if arm != "continued":
         fields = f"num_examples: {NUM_EXPERTS}, mode: {arm}, num_problems: 64, num_samples: 4"
@@ -76,13 +78,13 @@ def settings(arm: str, seed: int) -> list[str]:
     return said
 
 
-def run_cell(cell: Path, arm: str, seed: int) -> None:
+def run_cell(cell: Path, arm: str, seed: int, steps: int) -> None:
     """Run the job and write what it solves of the held-out rows."""
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         files = {"train": training_rows(seed), "valid": read("valid")[:NUM_VALID]}
         files["heldout"] = read("heldout")[:NUM_HELDOUT]
-        said = settings(arm, seed)
+        said = settings(arm, seed, steps)
         for name, rows in files.items():
             path = Path(folder) / f"{name}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -108,6 +110,7 @@ def run_cell(cell: Path, arm: str, seed: int) -> None:
         {
             "arm": arm,
             "seed": seed,
+            "steps": steps,
             **provenance(),
             "seconds": round(time.monotonic() - started_s, 1),
             "greedy_by_policy": {row["name"]: row["greedy"] for row in report["rows"]},
@@ -128,9 +131,8 @@ def accuracy(cell: dict[str, Any], skill: str | None = None) -> float:
 def render(results: Path = RESULTS) -> str:
     """The page, from whatever cells there are."""
     found = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*/*.json"))
     ]
-    cells = {(cell["arm"], cell["seed"]): cell for cell in found}
     lines = [
         "# Solutions written between two SRL stages",
         "",
@@ -138,16 +140,35 @@ def render(results: Path = RESULTS) -> str:
         "cells in `benchmarks/more_examples_results`.",
         "",
         f"The quickstart's model and problems; {NUM_EXPERTS} experts at hand, none of whom shows "
-        f"operation `e`. `continued`: {2 * STEPS} SRL steps on them. `uniform` and `weakness`: "
-        f"{STEPS} steps, then the programmatic solver writes {NUM_EXPERTS} solutions of rows that "
-        f"have none (`more_examples`), shared alike between programs with `e` and without, or by "
-        f"failures; then {STEPS} steps on all. Greedy, {NUM_HELDOUT} held-out rows.",
+        f"operation `e`. `uniform` and `weakness`: SRL, then the programmatic solver writes "
+        f"{NUM_EXPERTS} solutions of rows that have none (`more_examples`), shared alike between "
+        f"programs with `e` and without, or by failures; then as many steps of SRL on all. "
+        f"`continued`: as many steps in all, on the experts at hand. Greedy, {NUM_HELDOUT} "
+        f"held-out rows.",
+    ]
+    missing = []
+    for steps, seeds in SEEDS.items():
+        cells = {(cell["arm"], cell["seed"]): cell for cell in found if cell["steps"] == steps}
+        lines += ["", f"## {steps} steps and {steps}", "", *_table(cells, seeds)]
+        missing += [f"{steps}/{arm}-{s}" for arm in ARMS for s in seeds if (arm, s) not in cells]
+    dates = sorted({cell["date"] for cell in found})
+    commits = sorted({cell["commit"] for cell in found})
+    lines += [
         "",
+        " ".join([f"{len(found)} cells", *dates, *commits])
+        + f". Missing: {', '.join(missing) or 'none'}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(cells: dict[tuple[str, int], dict[str, Any]], seeds: Iterable[int]) -> list[str]:
+    """Lines about the cells of one number of steps."""
+    lines = [
         f"| way | held-out | {WITH} | {WITHOUT} | by seed | planned: {WITH}, {WITHOUT} |",
         "|---|---|---|---|---|---|",
     ]
     for arm in ARMS:
-        ours = {seed: cells[arm, seed] for seed in SEEDS if (arm, seed) in cells}
+        ours = {seed: cells[arm, seed] for seed in seeds if (arm, seed) in cells}
         if not ours:
             lines.append(f"| {arm} | not run | | | | |")
             continue
@@ -156,31 +177,23 @@ def render(results: Path = RESULTS) -> str:
             for skill in (None, WITH, WITHOUT)
         ]
         shown = " | ".join(f"{mean:.3f}" for mean in means)
-        seeds = ", ".join(f"{seed}: {accuracy(cell):.3f}" for seed, cell in ours.items())
+        by_seed = ", ".join(f"{seed}: {accuracy(cell):.3f}" for seed, cell in ours.items())
         plans = "; ".join(
             f"{cell['planned'].get(WITH, 0)}, {cell['planned'].get(WITHOUT, 0)}"
             for cell in ours.values()
             if cell["planned"]
         )
-        lines.append(f"| {arm} | {shown} | {seeds} | {plans} |")
+        lines.append(f"| {arm} | {shown} | {by_seed} | {plans} |")
     lines += ["", "Differences by seed, on the same held-out rows (95%, Student's t):", ""]
     for one, other in COMPARISONS:
-        seeds = [s for s in SEEDS if (one, s) in cells and (other, s) in cells]
-        by_seed = [accuracy(cells[one, s]) - accuracy(cells[other, s]) for s in seeds]
-        if len(by_seed) < 2:
-            lines.append(f"- {one} - {other}: {len(by_seed)} seeds, no interval")
+        both = [s for s in seeds if (one, s) in cells and (other, s) in cells]
+        differences = [accuracy(cells[one, s]) - accuracy(cells[other, s]) for s in both]
+        if len(differences) < 2:
+            lines.append(f"- {one} - {other}: {len(differences)} seeds, no interval")
             continue
-        mean, low, high = paired_interval(by_seed)
+        mean, low, high = paired_interval(differences)
         lines.append(f"- {one} - {other}: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
-    missing = [f"{arm}/{seed}" for arm in ARMS for seed in SEEDS if (arm, seed) not in cells]
-    dates = sorted({cell["date"] for cell in found})
-    commits = sorted({cell["commit"] for cell in found})
-    lines += [
-        "",
-        " ".join([f"{len(cells)} cells", *dates, *commits])
-        + f". Missing: {', '.join(missing) or 'none'}.",
-    ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -192,13 +205,13 @@ def main() -> None:
     if args.report is not None:
         args.report.write_text(render(args.results), encoding="utf-8")
         return
-    args.results.mkdir(parents=True, exist_ok=True)
-    for seed in SEEDS:
-        for arm in ARMS:
-            cell = args.results / f"{arm}-{seed}.json"
-            if not cell.exists():
-                run_cell(cell, arm, seed)
-            print(f"{arm} {seed}: {accuracy(json.loads(cell.read_text('utf-8'))):.3f}", flush=True)
+    every = [(steps, seed, arm) for steps in SEEDS for seed in SEEDS[steps] for arm in ARMS]
+    for steps, seed, arm in every:
+        cell = args.results / str(steps) / f"{arm}-{seed}.json"
+        if not cell.exists():
+            run_cell(cell, arm, seed, steps)
+        solved = accuracy(json.loads(cell.read_text("utf-8")))
+        print(f"{steps} steps, {arm}, seed {seed}: {solved:.3f}", flush=True)
 
 
 if __name__ == "__main__":

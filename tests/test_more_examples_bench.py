@@ -30,6 +30,7 @@ def test_the_page_pairs_ways_by_seed(tmp_path):
             cell = {
                 "arm": arm,
                 "seed": seed,
+                "steps": 4,
                 "date": "2026-01-01",
                 "commit": "abc",
                 "planned": {} if arm == "continued" else {bench.WITH: 20, bench.WITHOUT: 4},
@@ -38,21 +39,24 @@ def test_the_page_pairs_ways_by_seed(tmp_path):
                     {"skill": bench.WITHOUT, "solved": bool(without)},
                 ],
             }
-            (tmp_path / f"{arm}-{seed}.json").write_text(json.dumps(cell))
+            (tmp_path / "4").mkdir(exist_ok=True)
+            (tmp_path / "4" / f"{arm}-{seed}.json").write_text(json.dumps(cell))
     page = bench.render(tmp_path)
     assert "| continued | 0.750 | 0.500 | 1.000 | 0: 0.500, 1: 1.000 |  |" in page
     assert "| weakness | 1.000 | 1.000 | 1.000 | 0: 1.000, 1: 1.000 | 20, 4; 20, 4 |" in page
     # Differences 0.5 and 0: mean 0.25, and 12.706 * 0.35355 / 1.41421 = 3.1765 to either side.
     assert "- weakness - continued: +0.250 (-2.92" in page
     assert "- uniform - continued: 0 seeds, no interval" in page
-    assert "uniform/0" in page and "weakness/0" not in page
+    missing = page.rpartition("Missing: ")[2]
+    assert "4/uniform-0" in missing and "4/weakness-0" not in missing and "6/weakness-0" in missing
+    assert page.count("| weakness | not run |") == 1, "six steps"
 
 
 def test_both_ways_take_as_many_steps_as_going_on():
-    said = {arm: bench.settings(arm, 0) for arm in bench.ARMS}
-    assert f"srl.max_steps={2 * bench.STEPS}" in said["continued"]
+    said = {arm: bench.settings(arm, 0, 5) for arm in bench.ARMS}
+    assert "srl.max_steps=10" in said["continued"]
     for arm in ("uniform", "weakness"):
-        assert f"srl.max_steps={bench.STEPS}" in said[arm]
+        assert "srl.max_steps=5" in said[arm]
         assert f"mode: {arm}" in said[arm][-1]
         assert "max_steps" not in said[arm][-1], "the second stage takes as many as the first"
 
@@ -65,6 +69,6 @@ def test_the_page_in_the_repository_is_that_of_its_cells():
 def test_a_jobs_settings_are_those_of_a_job(arm):
     from train.spec import load_spec
 
-    spec = load_spec(bench.QUICKSTART / "job.yaml", bench.settings(arm, 2))
+    spec = load_spec(bench.QUICKSTART / "job.yaml", bench.settings(arm, 2, 3))
     assert (spec.more_examples is None) == (arm == "continued")
-    assert sum(stage.max_steps for stage in spec.reinforcement_stages.values()) == 2 * bench.STEPS
+    assert sum(stage.max_steps for stage in spec.reinforcement_stages.values()) == 6

@@ -98,7 +98,7 @@ def test_shares_follow_failures_and_what_is_left_over_goes_to_the_others() -> No
     assert allocate(5, {"a": 1, "b": 2}, {"a": 0.0, "b": 0.0}) == {"a": 1, "b": 2}
 
 
-def test_where_nothing_is_solved_step_rewards_decide_and_only_where_every_skill_has_some() -> None:
+def test_where_nothing_is_solved_step_rewards_decide_and_a_skill_without_any_is_weak() -> None:
     rows, outcomes = [], Outcomes()
     for number, (skill, reward) in enumerate([("near", 0.75), ("far", -0.5), ("none", None)]):
         rows.append(row(number, f"{skill} problem", skill=skill))
@@ -109,8 +109,10 @@ def test_where_nothing_is_solved_step_rewards_decide_and_only_where_every_skill_
     two = {"near": 1, "far": 1}
     # 1 - 0.75, and 1 - max(0, -0.5)
     assert weights(two, known, "weakness") == pytest.approx({"near": 0.25, "far": 1.0})
-    alike = weights({**two, "none": 1}, known, "weakness")
-    assert len(set(alike.values())) == 1, "all failed alike, and of one skill no step is known"
+    mixed = weights({**two, "none": 1, "new": 1}, known, "weakness")
+    # Wilson of 0 of 1 is [0, z^2 / (1 + z^2)] with z = 1.96; nothing at all is known of "new".
+    weak = 1 - 1.959964**2 / (1 + 1.959964**2) / 2
+    assert mixed == pytest.approx({"near": 0.25, "far": 1.0, "none": weak, "new": 0.5}, abs=1e-5)
     outcomes.by_row[rows[0].id].num_solved = 1
     shares = weights(two, standings(rows, outcomes), "weakness")
     assert shares["near"] < shares["far"] < 1, "something is solved: pass rates decide"

@@ -15,15 +15,22 @@ def weights(
 
     `uniform`: all alike. `weakness`: the share of failures, at the middle of the pass rate's Wilson
     interval, so that few rows are not taken at their word; a skill without rows lies in the middle
-    of [0, 1]. Where nothing is solved anywhere, what single steps fall short of a reward of 1.
+    of [0, 1]. Where nothing is solved anywhere, a skill whose single steps were scored counts by
+    what they fall short of a reward of 1 instead: steps that nobody shows are not known to be good.
     """
     if mode == "uniform":
         return dict.fromkeys(skills, 1.0)
-    if known and not any(one.pass_rate for one in known.values()):
-        rewards = {s: known[s].step_reward if s in known else None for s in skills}
-        if all(reward is not None for reward in rewards.values()):
-            return {skill: 1 - max(0.0, reward or 0.0) for skill, reward in rewards.items()}
-    return {skill: 1 - sum(known[skill].ci95) / 2 if skill in known else 0.5 for skill in skills}
+    nothing_solved = not any(one.pass_rate for one in known.values())
+
+    def weakness(skill: str) -> float:
+        if skill not in known:
+            return 0.5
+        standing = known[skill]
+        if nothing_solved and standing.step_reward is not None:
+            return 1 - max(0.0, standing.step_reward)
+        return 1 - sum(standing.ci95) / 2
+
+    return {skill: weakness(skill) for skill in skills}
 
 
 def allocate(
