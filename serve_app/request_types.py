@@ -41,11 +41,12 @@ class ParamError(ValueError):
 class Request(BaseModel):
     """JSON as it came: no text becomes a number, an unknown field is an error.
 
-    A field that is "auto" counts as left out. `refusals` names the known fields that are not
-    implemented, with what to do instead; only null is accepted there.
+    A field that is "auto" counts as left out, unless `auto_fields` names it. `refusals` names the
+    known fields that are not implemented, with what to do instead; only null is accepted there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    auto_fields: ClassVar[tuple[str, ...]] = ()
     refusals: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
@@ -53,7 +54,11 @@ class Request(BaseModel):
     def _auto_is_absent(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
-        return {name: value for name, value in raw.items() if value != AUTO}
+        automatic = {k for k, v in raw.items() if v == AUTO and k not in cls.auto_fields}
+        for name, field in cls.model_fields.items():
+            if name in automatic and field.is_required():
+                raise ParamError(name, "is 'auto', but nothing here chooses it; give a value")
+        return {name: value for name, value in raw.items() if name not in automatic}
 
     @field_validator("*", mode="before")
     @classmethod

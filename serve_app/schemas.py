@@ -71,6 +71,7 @@ def _num_examples(value: Any) -> Any:
 class JobFields(Request):
     """What both create calls share: names, seed, stages, limits, resources."""
 
+    auto_fields: ClassVar[tuple[str, ...]] = ("model", "num_examples")
     refusals: ClassVar[dict[str, str]] = {
         "model_selection": "is not a field of a job; give `model`: 'auto' to have one selected, or "
         "ask POST /v1/fine_tuning/model_selection with constraints first",
@@ -117,14 +118,6 @@ class JobFields(Request):
     early_stopping: Any = None
     budget: Any = None
     warm_start: Any = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _auto_is_absent(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict):
-            return raw
-        told_apart = ("model", "num_examples")
-        return {k: v for k, v in raw.items() if v != AUTO or k in told_apart}
 
     @field_validator("suffix")
     @classmethod

@@ -2,6 +2,7 @@
 
 import pytest
 
+from serve_app.native_schemas import PolicyRequest
 from serve_app.request_types import RequestError, parse_request
 from serve_app.schemas import CreateJob, StartTraining
 
@@ -186,6 +187,15 @@ def test_a_field_that_works_is_accepted_and_kept_as_it_was_written(name):
     stored = parse_request(CreateJob, body).stored()
     assert without_auto(body) == stored
     assert parse_request(CreateJob, stored).stored() == stored
+
+
+def test_auto_where_nothing_can_choose_is_refused_by_name():
+    with pytest.raises(RequestError) as caught:
+        parse_request(PolicyRequest, {"model": "auto"})
+    assert caught.value.param == "model"
+    assert "'auto'" in caught.value.message and "give a value" in caught.value.message
+    assert refusal(BASE | {"training_file": "auto"}).param == "training_file"
+    assert parse_request(PolicyRequest, {"model": "m", "num_samples": "auto"}).num_samples == 4
 
 
 @pytest.mark.parametrize("name", REFUSED)
