@@ -150,7 +150,8 @@ class Admission:
         return resources_asked(spec) if spec is not None else {}
 
     def _spec(self, job: Job) -> "JobSpec | None":
-        from train.spec import SpecError, parse_spec
+        from train.spec import SpecError
+        from train.spec_file import parse_spec
 
         if job.id not in self._specs:
             try:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,48 +17,45 @@ from train.experts.outcomes import Outcomes
 from train.prompts import PromptRenderer, load_tokenizer
 from train.selection.halving import ProbeError
 from train.selection.probe import PROBE_SEED, fleet_of
-from train.spec import JobSpec, load_spec
+from train.spec import JobSpec
+from train.spec_file import load_spec
 
 MEASURED = ".measured.json"  # beside a journal, which is of these shares alone
 
 
-def measured_once(
-    kept: Path | None,
-    rows: Sequence[Row],
-    path: Path,
-    policy: Mapping[str, Any],
-    grader: Any,
-    seed: int,
-    cluster: Mapping[str, float],
-    cancelled: Callable[[], bool],
-) -> Outcomes:
-    """The policy's outcomes on `rows`, which stand in `path`; `kept` is where they are found again.
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured: a policy on rows, sampled as a job of these rows would sample it."""
 
-    `policy`: "path", "model", "num_problems", "num_samples". It is sampled as a job of the rows
-    would sample it. A call that finds another one measuring waits for it. Raises PrepareError.
+    rows: Sequence[Row]
+    path: Path  # the file in which they stand
+    policy: Mapping[str, Any]  # "path", "model", "num_problems", "num_samples"
+    grader: Any
+    seed: int
+    cluster: Mapping[str, float]  # what Ray has for the engines
+    cancelled: Callable[[], bool]
+
+
+def measured_once(kept: Path | None, asked: Measurement) -> Outcomes:
+    """The policy's outcomes; `kept` is where they are found again.
+
+    A call that finds another one measuring waits for it. Raises PrepareError.
     """
     if kept is None:
-        return _measured(rows, path, policy, grader, seed, cluster, cancelled)
+        return _measured(asked)
     with kept.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, or with the process
         if not kept.exists():
-            found = _measured(rows, path, policy, grader, seed, cluster, cancelled)
+            found = _measured(asked)
             write_json(kept, found.as_json())
         kept.touch()  # no older than the journals that depend on it
         return Outcomes.from_json(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def _measured(
-    rows: Sequence[Row],
-    path: Path,
-    policy: Mapping[str, Any],
-    grader: Any,
-    seed: int,
-    cluster: Mapping[str, float],
-    cancelled: Callable[[], bool],
-) -> Outcomes:
+def _measured(asked: Measurement) -> Outcomes:
+    policy = asked.policy
     with TemporaryDirectory() as folder:
-        spec = _prepared(Path(folder), path, policy, grader, seed, cluster)
+        spec = _prepared(Path(folder), asked)
         prepared = [*read_rows(spec.data.train), *read_rows(spec.data.valid)]
         try:
             with fleet_of(spec) as pool:
@@ -69,7 +67,7 @@ def _measured(
                     num_problems=policy["num_problems"],
                     num_samples=policy["num_samples"],
                     seed=PROBE_SEED,
-                    cancelled=cancelled,
+                    cancelled=asked.cancelled,
                 )
         except ProbeError as error:
             if isinstance(error.__cause__, MeasuringCancelledError):
@@ -79,32 +77,25 @@ def _measured(
                 "policy_failed", f"policy: {policy['model']!r}: {error}", "policy", []
             ) from None
     # Preparing sets rows apart to validate and keeps the numbers of their lines.
-    ids = {row.line: row.id for row in rows}
+    ids = {row.line: row.id for row in asked.rows}
     by_line = {int(row_id.rpartition(":")[2]): one for row_id, one in found.by_row.items()}
     outcomes = Outcomes()
     outcomes.by_row = {ids[line]: one for line, one in by_line.items()}
     return outcomes
 
 
-def _prepared(
-    folder: Path,
-    path: Path,
-    policy: Mapping[str, Any],
-    grader: Any,
-    seed: int,
-    cluster: Mapping[str, float],
-) -> JobSpec:
+def _prepared(folder: Path, asked: Measurement) -> JobSpec:
     """A job that would train the policy on the rows. Raises PrepareError in this call's fields."""
-    part = {"grader": grader.model_dump(mode="json")}
+    part = {"grader": asked.grader.model_dump(mode="json")}
     body = {
-        "model": policy["model"],
+        "model": asked.policy["model"],
         "training_file": "rows",
-        "seed": seed,
+        "seed": asked.seed,
         "method": {"type": "reinforcement", "reinforcement": part},
         "num_examples": 0,
     }
     try:
-        prepare(body, folder, {"training": path}, policy["path"], cluster)
+        prepare(body, folder, {"training": asked.path}, asked.policy["path"], asked.cluster)
     except PrepareError as error:
         param = {"model": "policy.model", "training_file": "training_file"}.get(
             error.param or "", "policy"

@@ -8,7 +8,7 @@ from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
 from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS
 from serve_app.stage_schemas import TeacherRequest
-from train.experts.allocation import Mode
+from train.spec import AllocationMode
 
 NUM_EXAMPLES = 48
 MAX_CANDIDATES = 16
@@ -46,7 +46,7 @@ class GenerateExamples(RowsOrFile):
     # Ids of text files: the teacher is shown passages of them that share words with the problem.
     documents: list[str] = Field(default_factory=list, max_length=MAX_DOCUMENTS)
     policy: PolicyRequest | None = None  # rows that it always solves are not asked
-    mode: Mode = "uniform"  # how examples are shared among skills; weakness: by failures
+    mode: AllocationMode = "uniform"  # how examples are shared among skills; weakness: by failures
     stream: bool = False  # progress as server-sent events; closing the connection cancels
 
     @model_validator(mode="after")

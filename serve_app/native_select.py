@@ -22,7 +22,8 @@ from train.selection.probe import probe, probe_problems
 from train.selection.ranking import Candidate, Measurement
 from train.selection.selector import DynamicModelSelector
 from train.selection.srl_probe import srl_probe
-from train.spec import JobSpec, load_spec
+from train.spec import JobSpec
+from train.spec_file import load_spec
 
 BUDGETS = ("max_device_hours", "max_cost")
 

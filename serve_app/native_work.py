@@ -13,7 +13,7 @@ from typing import Any
 
 from rollout.verifiers.registry import parse_grader
 from serve_app.examples_stream import CANCEL, PROGRESS
-from serve_app.measure_policy import MEASURED, measured_once
+from serve_app.measure_policy import MEASURED, Measurement, measured_once
 from serve_app.native_select import select_model
 from serve_app.prepare import no_srl_for_more_examples, prepare
 from serve_app.prepare_error import PrepareError
@@ -23,7 +23,6 @@ from serve_app.prepare_rows import as_json, read_rows_of
 from serve_app.prepare_spec import load_model_at_hand
 from serve_app.request_types import AUTO
 from train.data import Row, read_rows
-from train.experts.allocation import Mode
 from train.experts.by_teacher import (
     NothingToAskError,
     TeacherSpec,
@@ -40,7 +39,8 @@ from train.experts.teacher_estimate import estimate_teacher
 from train.plan import steps_planned
 from train.prompts import PromptRenderer
 from train.selection.estimate import Throughput, estimate, estimate_parts
-from train.spec import JobSpec, MoreExamplesSpec, load_spec
+from train.spec import AllocationMode, JobSpec, MoreExamplesSpec
+from train.spec_file import load_spec
 
 __all__ = ["estimate_examples", "estimate_job", "generate_examples", "select_model"]
 
@@ -117,7 +117,7 @@ def generate_examples(
     teacher_path: str | None = None,
     watch: Path | None = None,
     policy: Mapping[str, Any] | None = None,
-    mode: Mode = "uniform",
+    mode: AllocationMode = "uniform",
     cluster: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Have rows solved, by the teacher or the solver; {"rows": whole rows, "summary": a sentence}.
@@ -145,8 +145,8 @@ def generate_examples(
             _say(watch, {"doing": "sampling the policy", **dict.fromkeys(TOLD, 0)})
         kept = journal and journal.with_suffix(MEASURED)
         cancelled = (watch / CANCEL).exists if watch is not None else lambda: False
-        known = cluster or {}
-        outcomes = measured_once(kept, rows, path, policy, judge, seed, known, cancelled)
+        asked = Measurement(rows, path, policy, judge, seed, cluster or {}, cancelled)
+        outcomes = measured_once(kept, asked)
     if deadline_s is not None:
         deadline_s = max(0.0, deadline_s - (time.monotonic() - started_s))
     spec = None if teacher is None else parse_teacher(teacher)

@@ -33,7 +33,8 @@ from serve_app.request_types import RequestError, parse_request
 from serve_app.schemas import CreateJob, given_fields
 from train.data import DataError
 from train.plan import steps_planned
-from train.spec import JobSpec, MoreExamplesSpec, load_spec, parse_spec, spec_to_json
+from train.spec import JobSpec, MoreExamplesSpec
+from train.spec_file import load_spec, parse_spec, spec_to_json
 
 SPEC_FILE, DATA_FOLDER, TEACHER_FILE = "spec.json", "data", "teacher.jsonl"
 DOCUMENTS_FOLDER = "documents"

@@ -7,7 +7,8 @@ from typing import Any
 from serve_app.prepare_rows import JobRows
 from serve_app.prepare_spec import wishes_of
 from serve_app.schemas import CreateJob
-from train.spec import JobSpec, spec_to_json
+from train.spec import JobSpec
+from train.spec_file import spec_to_json
 
 
 def resolve(job: CreateJob, spec: JobSpec, data: JobRows) -> dict[str, Any]:

@@ -4,9 +4,8 @@ A field of the contract that is not implemented is declared all the same (`Reque
 that it is refused by name with what to do instead, and never accepted and ignored.
 """
 
-import difflib
 from collections.abc import Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from rollout.verifiers.registry import GraderSpecError
+from train.field_names import suggest_field
 
 AUTO = "auto"
 
@@ -98,7 +98,7 @@ def _describe(item: Any, model: type[BaseModel] | None) -> tuple[str, str]:
     if isinstance(inner, GraderSpecError):
         return param, str(inner).replace("\n", "; ")
     if item["type"] == "extra_forbidden":
-        return param, f"unknown field; {_suggest(loc, model)}"
+        return param, f"unknown field; {suggest_field(loc, model)}"
     if item["type"] == "missing":
         return param, "is missing; add it"
     if item["type"] == "literal_error":
@@ -106,23 +106,3 @@ def _describe(item: Any, model: type[BaseModel] | None) -> tuple[str, str]:
     text = item["msg"].removeprefix("Value error, ")
     shown = isinstance(item["input"], str | int | float | bool) and inner is None
     return param, f"{text} (got {item['input']!r})" if shown else text
-
-
-def _suggest(loc: Sequence[Any], model: type[BaseModel] | None) -> str:
-    """Name the nearest known field of the object that `loc` ends in, of any kind it may be."""
-    models = [model] if model else []
-    for part in loc[:-1]:
-        fields = [field for m in models if (field := m.model_fields.get(str(part)))]
-        models = [nested for field in fields for nested in _models_in(field.annotation)]
-    if not models:
-        return "remove it"
-    known = list(dict.fromkeys(name for m in models for name in m.model_fields))
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a field may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]

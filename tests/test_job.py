@@ -18,7 +18,7 @@ from train import checkpoint
 from train.data import read_rows
 from train.events import read_events
 from train.plan import sft_steps
-from train.spec import load_spec
+from train.spec_file import load_spec
 from train.statistics import wilson_interval
 
 SMALL = (

@@ -22,7 +22,8 @@ from train.experts.families import solve
 from train.experts.outcomes import Outcomes
 from train.more_examples import MoreExamples, is_measured, rows_with_more
 from train.preflight import check_job, resources_asked
-from train.spec import SpecError, load_spec
+from train.spec import SpecError
+from train.spec_file import load_spec
 
 SHORT = (
     "srl.max_steps=2",

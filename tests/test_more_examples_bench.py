@@ -67,7 +67,7 @@ def test_the_page_in_the_repository_is_that_of_its_cells():
 
 @pytest.mark.parametrize("arm", bench.ARMS)
 def test_a_jobs_settings_are_those_of_a_job(arm):
-    from train.spec import load_spec
+    from train.spec_file import load_spec
 
     spec = load_spec(bench.QUICKSTART / "job.yaml", bench.settings(arm, 2, 3))
     assert (spec.more_examples is None) == (arm == "continued")

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 
 from train.data import read_rows
-from train.spec import load_spec, parse_spec
+from train.spec_file import load_spec, parse_spec
 
 FOLDER = ROOT / "examples" / "paper"
 SOLUTION = (

@@ -22,7 +22,7 @@ from train.data import read_rows
 from train.policy import load_model
 from train.prompts import PromptRenderer, load_tokenizer
 from train.rlvr import rlvr_problems
-from train.spec import load_spec
+from train.spec_file import load_spec
 
 SAMPLING = SamplingSpec("stepwise", max_tokens=24, max_turns=8)
 # Exponential on a row of a's that does not end there: the usual trap of a user's own pattern.

@@ -16,7 +16,8 @@ from train.data import read_rows
 from train.learner import Learner, attention_mask
 from train.prompts import PromptRenderer, load_tokenizer
 from train.rlvr import rlvr_problems
-from train.spec import LearnerSpec, SRLSpec, load_spec
+from train.spec import LearnerSpec, SRLSpec
+from train.spec_file import load_spec
 
 TOLERANCE = 1e-4
 NUM_PUBLICATIONS = 20

@@ -15,7 +15,8 @@ from train.claim import BUSY_EXIT_CODE, FolderBusyError
 from train.data import DataError
 from train.plan import steps_planned
 from train.registration import register
-from train.spec import JobSpec, SpecError, load_spec, spec_to_json
+from train.spec import JobSpec, SpecError
+from train.spec_file import load_spec, spec_to_json
 from train.stop import JobStoppedError, StopRequest, shielded_children
 
 

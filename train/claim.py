@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from train import checkpoint
-from train.spec import JobSpec, SpecError, spec_to_json
+from train.spec import JobSpec, SpecError
+from train.spec_file import spec_to_json
 
 JOB_FILE, LOCK_FILE = "job.json", ".lock"
 BUSY_EXIT_CODE = 75  # of `python -m train`: EX_TEMPFAIL, the same command may work later

@@ -32,7 +32,8 @@ from train.preflight import JobData, check_cluster, check_job
 from train.prompts import PromptRenderer
 from train.rlvr import rlvr_problems
 from train.sft import SFTConfigBundle, run_sft, sft_examples
-from train.spec import JobSpec, SRLSpec, StageSpec, job_grader, spec_to_json
+from train.spec import JobSpec, SRLSpec, StageSpec, job_grader
+from train.spec_file import spec_to_json
 from train.srl import srl_problems, srl_verifier
 from train.stage import RESULT_FILE, StageResult, run_stage
 from train.stage_run import StageConfig

@@ -4,13 +4,10 @@ Every room reads its own part of a `JobSpec`; nothing else configures a job. Unk
 refused with the nearest known one.
 """
 
-import difflib
-import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,19 +16,19 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     WrapValidator,
     model_validator,
 )
 
 from rollout.types import InferenceProtocol, SamplingSpec, Verifier
-from rollout.verifiers.registry import AnyGrader, GraderSpecError
+from rollout.verifiers.registry import AnyGrader
 from train.experts.engine_teacher import EngineTeacherSpec
 from train.experts.teachers import EndpointTeacherSpec
 
 LossName = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo"]
 ImportanceMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 Truncation = Literal["keep", "mask"]
+AllocationMode = Literal["uniform", "weakness"]  # weakness: a skill's share is its failures'
 
 # In substance the system prompt of arXiv 2510.25992, appendix.
 STEP_SYSTEM_PROMPT = (
@@ -176,7 +173,7 @@ class MoreExamplesSpec(_Spec):
     """Further expert solutions for what SRL left weak, and a second SRL stage that learns them."""
 
     num_examples: PositiveInt  # verified solutions of training rows that have no steps
-    mode: Literal["weakness", "uniform"] = "weakness"  # how they are shared among skills
+    mode: AllocationMode = "weakness"  # how they are shared among skills
     num_problems: PositiveInt = 64  # training rows that SRL's result is measured on
     num_samples: PositiveInt = 4  # of each of them
     max_steps: PositiveInt | None = None  # of the second SRL stage; null: srl.max_steps
@@ -314,110 +311,3 @@ def job_grader(job: JobSpec) -> Verifier:
 def is_srl(stage: str) -> bool:
     """True of the stages that sample single steps: "srl" and "srl_2"."""
     return stage.startswith("srl")
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML or JSON file holds. Raises SpecError, naming the file."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: is neither YAML nor JSON: {error}") from None
-
-
-def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
-    """Read a YAML or JSON file; `overrides` are "dotted.key=value", value in YAML.
-
-    Raises SpecError, naming file, field, value and fix.
-    """
-    raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise SpecError(f"{path}: holds a {type(raw).__name__}, not a mapping of fields")
-    for override in overrides or []:
-        _apply_override(raw, override)
-    spec = parse_spec(raw, source=str(path))
-    base = path.resolve().parent
-    data = {
-        name: None if value is None else (base / value).resolve()
-        for name, value in spec.data.model_dump().items()
-    }
-    found: dict[str, Any] = {
-        "data": DataSpec.model_validate(data),
-        "model": _located(spec.model, base),
-    }
-    if (more := spec.more_examples) is not None:
-        update: dict[str, Any] = {"documents": tuple((base / d).resolve() for d in more.documents)}
-        if isinstance(more.teacher, EngineTeacherSpec):
-            update["teacher_model"] = _located(more.teacher_model or more.teacher.model, base)
-        found["more_examples"] = more.model_copy(update=update)
-    return spec.model_copy(update=found)
-
-
-def _located(model: str, base: Path) -> str:
-    """A hub name as it is; of a folder, the whole path."""
-    return str((base / model).resolve()) if model.startswith(("./", "../", "/")) else model
-
-
-def parse_spec(raw: dict[str, Any], *, source: str) -> JobSpec:
-    """Validate a mapping. Raises SpecError with one line per wrong field."""
-    try:
-        return JobSpec.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"{source}: {_describe(item)}" for item in error.errors()]
-        raise SpecError("\n".join(lines)) from None
-
-
-def spec_to_json(spec: JobSpec) -> dict[str, Any]:
-    """Every field, defaults resolved, as JSON values."""
-    return json.loads(spec.model_dump_json())
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise SpecError(f"--set {override!r}: write it as key=value, such as srl.max_steps=10")
-    node = raw
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise SpecError(f"--set {override!r}: {parent!r} is not a group of fields")
-        node = child
-    try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SpecError(f"--set {override!r}: the value is not YAML: {error}") from None
-
-
-def _describe(item: Any) -> str:
-    """One pydantic error as `field: what is wrong (got value); fix`."""
-    where = ".".join(str(part) for part in item["loc"]) or "job"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown field; {_suggest(item['loc'])}"
-    if item["type"] == "missing":
-        return f"{where}: is missing; add it"
-    if isinstance(error := item.get("ctx", {}).get("error"), GraderSpecError):
-        return "; ".join(f"{where}.{line}" for line in str(error).splitlines())
-    if item["type"] == "literal_error":
-        return f"{where}: is {item['input']!r}; choose {item['ctx']['expected']}"
-    got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
-    return f"{where}: {item['msg'].removeprefix('Value error, ')}{got}"
-
-
-def _suggest(loc: tuple[int | str, ...]) -> str:
-    """Name the nearest known field of the models that `loc` ends in."""
-    models: list[type[BaseModel]] = [JobSpec]
-    for part in loc[:-1]:
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]  # type: ignore[index]
-        models = [model for field in fields for model in _models_in(field.annotation)]
-    known = list(dict.fromkeys(name for model in models for name in model.model_fields))
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Every model that a field's type names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]

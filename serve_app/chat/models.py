@@ -26,7 +26,7 @@ def chat_model(
     job = None if row is None else get_job(session, row.job_id)
     if job is None or job.spec is None:
         return ChatModel(name, known.path, on_hub=known.kind == "hub")
-    from train.spec import parse_spec
+    from train.spec_file import parse_spec
 
     spec = parse_spec(job.spec, source=job.id)
     return ChatModel(

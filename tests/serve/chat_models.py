@@ -11,7 +11,7 @@ from serve_app.ids import new_id
 from serve_app.store.database import Database
 from serve_app.store.jobs import create_job, new_job
 from serve_app.store.tables import Model
-from train.spec import load_spec, spec_to_json
+from train.spec_file import load_spec, spec_to_json
 
 HELDOUT = JOB.parent / "heldout.jsonl"
 NOISE = 0.3  # of a weight's spread: seeds 1 and 3 then answer every held-out row differently

@@ -31,7 +31,7 @@ from serve_app.store.migrate import migrate
 from train.data import read_rows
 from train.prompts import PromptRenderer, load_tokenizer
 from train.rlvr import rlvr_problems
-from train.spec import load_spec
+from train.spec_file import load_spec
 
 NUM_ROWS = 40
 

@@ -15,7 +15,7 @@ from serve_app.prepare_error import PrepareError
 from train.experts import digit_programs
 from train.selection.estimate import Throughput
 from train.selection.ranking import Measurement
-from train.spec import parse_spec
+from train.spec_file import parse_spec
 
 NAME = "ft:ferrata-tiny:ferrata::12345678:ckpt-step-9"
 

@@ -8,7 +8,7 @@ from conftest import MODEL
 
 from serve_app.prepare import Prepared, PrepareError, prepare
 from train.experts import digit_programs
-from train.spec import load_spec
+from train.spec_file import load_spec
 
 CLUSTER = {"CPU": 2.0, "memory": 8e9, "node:10.0.0.1": 1.0}
 ANSWER = {"type": "answer", "pattern": "=(\\d{4})$"}

@@ -11,7 +11,8 @@ from covering import all_pairs, covering_rows, pairs_of
 
 from train.events import read_events
 from train.pipeline import run_job
-from train.spec import JobSpec, load_spec
+from train.spec import JobSpec
+from train.spec_file import load_spec
 
 NUM_STEPS = 3
 FACTORS: dict[str, list[Any]] = {

@@ -8,7 +8,8 @@ import pytest
 from conftest import JOB, MODEL, ROOT
 
 from train.claim import LOCK_FILE, claim, exclusive
-from train.spec import JobSpec, SpecError, load_spec
+from train.spec import JobSpec, SpecError
+from train.spec_file import load_spec
 
 HOLDER = """
 import sys, time

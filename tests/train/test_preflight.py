@@ -7,7 +7,8 @@ from conftest import JOB, MODEL
 
 from train.data import DataError, check_disjoint, read_rows
 from train.preflight import check_cluster, check_job
-from train.spec import JobSpec, SpecError, load_spec, parse_spec
+from train.spec import JobSpec, SpecError
+from train.spec_file import load_spec, parse_spec
 
 
 def job(learner: dict | None = None, rollout: dict | None = None, **changes) -> JobSpec:

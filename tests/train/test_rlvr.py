@@ -10,7 +10,7 @@ from rollout.verifiers.answer import AnswerVerifier
 from train.data import read_rows
 from train.prompts import PromptRenderer, load_tokenizer
 from train.rlvr import rlvr_problems
-from train.spec import load_spec
+from train.spec_file import load_spec
 
 
 class AnyRow:

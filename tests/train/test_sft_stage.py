@@ -15,7 +15,8 @@ from train.data import read_rows
 from train.events import EventLog, read_events
 from train.prompts import PromptRenderer, load_tokenizer
 from train.sft import SFTConfigBundle, run_sft, sft_examples
-from train.spec import JobSpec, SFTSpec, load_spec
+from train.spec import JobSpec, SFTSpec
+from train.spec_file import load_spec
 from train.stop import JobStoppedError, StopRequest
 
 NUM_ROWS, NUM_STEPS = 18, 14  # 7 batches of 16 steps, twice; the last of each is short

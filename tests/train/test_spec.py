@@ -10,7 +10,8 @@ from conftest import JOB, ROOT
 from pydantic import ValidationError
 
 from rollout.verifiers.registry import grader_types
-from train.spec import SpecError, SRLSpec, load_spec, parse_spec, spec_to_json
+from train.spec import SpecError, SRLSpec
+from train.spec_file import load_spec, parse_spec, spec_to_json
 
 
 def raw_job(**changes) -> dict:

@@ -9,7 +9,8 @@ from conftest import JOB
 from rollout.verifiers.step_similarity import StepSimilarityVerifier
 from train.data import Row, read_rows
 from train.prompts import PromptRenderer, load_tokenizer
-from train.spec import SRLSpec, load_spec
+from train.spec import SRLSpec
+from train.spec_file import load_spec
 from train.srl import srl_problems, srl_verifier
 
 

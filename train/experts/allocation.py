@@ -1,15 +1,13 @@
 """How many examples to ask for per skill. Pure."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from train.experts.weakness import Standing
-
-Mode = Literal["uniform", "weakness"]
+from train.spec import AllocationMode
 
 
 def weights(
-    skills: Mapping[str, int], known: Mapping[str, Standing], mode: Mode
+    skills: Mapping[str, int], known: Mapping[str, Standing], mode: AllocationMode
 ) -> dict[str, float]:
     """A share for each of `skills`.
 

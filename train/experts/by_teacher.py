@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from rollout.types import InferenceProtocol, Verifier
 from train.data import Row
-from train.experts.allocation import Mode
 from train.experts.collected import Collected
 from train.experts.engine_teacher import EngineTeacherSpec, engine_teacher
 from train.experts.generator import DynamicExampleGenerator, Generated
@@ -23,6 +22,7 @@ from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.source import ProgrammaticSolver, TrajectorySource
 from train.experts.teachers import EndpointTeacher, EndpointTeacherSpec, Teacher, repair_of
 from train.experts.verification import verifiable, verifier_of
+from train.spec import AllocationMode
 
 # Of a teacher's settings, those that change no draft; how repairs are asked for is told beside.
 NOT_THE_TEXT = {"concurrency", "limits", "price", "repair"}
@@ -55,7 +55,7 @@ def write_examples(
     model_path: str | None = None,
     tell: Callable[[Generated], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    mode: Mode = "uniform",
+    mode: AllocationMode = "uniform",
     outcomes: Outcomes | None = None,
 ) -> Generated:
     """Have at most `count` rows solved; None: all.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from train.data import Row
-from train.experts.allocation import Mode, allocate, weights
+from train.experts.allocation import allocate, weights
 from train.experts.collected import Asked, Collected
 from train.experts.duplicates import DuplicateIndex, common_shingles
 from train.experts.families import Solution
@@ -24,6 +24,7 @@ from train.experts.outcomes import Outcomes
 from train.experts.source import TrajectorySource
 from train.experts.teachers import TokenPrice
 from train.experts.weakness import Standing, named_skills, standings
+from train.spec import AllocationMode
 
 MOST_SAMPLES = 8  # the k of pass@k, or fewer where fewer were drawn
 MIN_BAND_SAMPLES = 4  # of a row, before its pass rate says that it is too easy or too hard
@@ -33,7 +34,7 @@ MIN_BAND_SAMPLES = 4  # of a row, before its pass rate says that it is too easy 
 class Generated:
     """What came of one call. asked = accepted + rejected + dropped, as the orchestrator counts."""
 
-    mode: Mode
+    mode: AllocationMode
     planned: dict[str, int]  # examples by skill
     left_out: dict[str, int]  # rows that were not to be asked, by reason
     standings: dict[str, Standing]
@@ -64,7 +65,7 @@ class DynamicExampleGenerator:
         self,
         source: TrajectorySource,
         *,
-        mode: Mode = "uniform",
+        mode: AllocationMode = "uniform",
         price: TokenPrice | None = None,
         seed: int = 0,
         ask_unsolved: bool = True,
@@ -73,7 +74,7 @@ class DynamicExampleGenerator:
 
         RLVR alone learns nothing from them.
         """
-        self._mode: Mode = mode
+        self._mode: AllocationMode = mode
         self._source = source
         self._price, self._seed, self._ask_unsolved = price, seed, ask_unsolved
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from train.spec import JobSpec, SpecError, load_spec, read_yaml
+from train.spec import JobSpec, SpecError
+from train.spec_file import load_spec, read_yaml
 from train.sweep.mix import MixSpec
 
 MIX_PREFIX = "mix."

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from train import checkpoint
 from train.events import read_events
-from train.spec import SpecError, spec_to_json
+from train.spec import SpecError
+from train.spec_file import spec_to_json
 from train.sweep.mix import draw
 from train.sweep.spec import SweepSpec
 
