@@ -73,23 +73,28 @@ def choose_grader(job: CreateJob, data: JobRows) -> Any:
 def find_grader(data: JobRows, param: str = "grader") -> Any:
     """Infer the grader. Raises PrepareError, naming `param`, when no row has an answer."""
     try:
-        inferred = infer_grader(_shown(data.rows["training"]))
+        shown, by_solver = _shown(data.rows["training"])
+        inferred = infer_grader(shown)
     except NoGraderError as error:
         raise PrepareError("missing_grader", str(error), param, []) from None
-    data.notes.append(f"grader inferred: {inferred.reason}")
+    whose = " from the solver's solutions" if by_solver else ""
+    data.notes.append(f"grader inferred{whose}: {inferred.reason}")
     return parse_grader(inferred.grader)
 
 
-def _shown(rows: Sequence[Row]) -> list[Row]:
-    """The rows, and where none shows a solution, some solved ones, for the grader's inference."""
+def _shown(rows: Sequence[Row]) -> tuple[list[Row], bool]:
+    """(rows for the grader's inference, whether the solver's solutions are among them).
+
+    They are where no row shows a solution of its own.
+    """
     if any(row.expert_steps for row in rows):
-        return list(rows)
+        return list(rows), False
     try:
-        solved = solve_rows(rows, NUM_LOOKED_AT)
+        solved = solve_rows(rows, NUM_LOOKED_AT).solutions
     except UnknownFamilyError:
-        return list(rows)
+        return list(rows), False
     by_id = {row.id: row for row in rows}
-    return [*rows, *(with_solution(by_id[i], s) for i, s in solved.solutions.items())]
+    return [*rows, *(with_solution(by_id[i], s) for i, s in solved.items())], bool(solved)
 
 
 def _fill_answers(data: JobRows) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, PlainValidator, field_validator, model_validator
 
 from rollout.verifiers.registry import AnyGrader
+from serve_app.prepare_rows import MIN_ROWS
 from serve_app.request_types import AUTO, ParamError, Request, parse_request
 from serve_app.stage_schemas import (
     EvaluationRequest,
@@ -228,6 +229,8 @@ class StartTraining(JobFields):
     def _has_one_source(self) -> "StartTraining":
         if (self.rows is None) == (self.file is None):
             raise ParamError("rows", "give either `rows` or `file`, and not both")
+        if self.rows is not None and len(self.rows) < MIN_ROWS:
+            raise ParamError("rows", f"are {len(self.rows)}, but {MIN_ROWS} are needed; add rows")
         return self
 
     def to_create(self, training_file: str) -> CreateJob:

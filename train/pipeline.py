@@ -208,7 +208,7 @@ class _Job:
             found = json.loads(file.read_text(encoding="utf-8"))
             return StageResult(self.out / found["best"], found["step"], found["valid_reward"])
         self.stop.check(f"before stage {name}")
-        self.emit("message", stage=name, message=f"stage {name}")
+        self.emit("message", stage=name, message=f"stage {name} is being prepared")
         result = run()
         found = {
             "best": str(result.path.relative_to(self.out)),

@@ -101,6 +101,7 @@ def test_a_problems_only_file_gets_48_solved_rows_and_a_grader_that_accepts_them
     assert prepared.resolved["num_examples"] == 48
     assert getattr(spec.grader, "pattern", None) == r"=\s*([^=]+?)\s*$"
     assert any("48 verified solutions" in note for note in prepared.notes)
+    assert any(note.startswith("grader inferred from the solver's") for note in prepared.notes)
 
 
 def test_the_validation_split_is_seeded_never_leaks_and_keeps_line_numbers(tmp_path):

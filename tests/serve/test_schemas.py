@@ -273,7 +273,7 @@ def test_a_job_without_a_method_is_reinforcement():
 
 
 def test_start_training_takes_rows_or_a_file_and_becomes_a_create_call():
-    rows = [{"messages": [{"role": "user", "content": "1+1"}]}]
+    rows = [{"messages": [{"role": "user", "content": "1+1"}]}] * 10
     start = parse_request(StartTraining, {"model": "m", "rows": rows, "grader": ANSWER})
     job = start.to_create("file-9")
     assert (job.training_file, job.kind, job.num_examples) == ("file-9", "reinforcement", "auto")
