@@ -77,7 +77,7 @@ def claim(spec: JobSpec, out: Path) -> None:
         checkpoint.write_json(path, wanted)
         return
     found = json.loads(path.read_text(encoding="utf-8"))
-    differing = sorted(_differences(found, wanted))
+    differing = sorted(differences(found, wanted))
     if differing:
         raise SpecError(
             f"{out} holds another job, which differs in {', '.join(differing)}: choose another "
@@ -121,11 +121,11 @@ def model_files(folder: Path, name: str) -> dict[str, Path]:
     return {f"{name}/{path.name}": path for path in found}
 
 
-def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
+def differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of what differs; groups of fields are looked into."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         if found != wanted:
             yield prefix
         return
     for key in found.keys() | wanted.keys():
-        yield from _differences(found.get(key), wanted.get(key), f"{prefix}.{key}".lstrip("."))
+        yield from differences(found.get(key), wanted.get(key), f"{prefix}.{key}".lstrip("."))

@@ -14,6 +14,7 @@ from pathlib import Path
 from train.claim import exclusive
 
 STEP_S = float(os.environ.get("FAKE_STEP_S", "0.05"))
+HIGHEST_RATE = float(os.environ.get("FAKE_HIGHEST_RATE", "0.9"))  # above it a job fails
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def train(job: dict, rate: float, out: Path) -> None:
         starts.write(f"{os.getpid()} {done}\n")
     for step in range(done + 1, job["srl"]["max_steps"] + 1):
         time.sleep(STEP_S)
-        if rate > 0.9:
+        if rate > HIGHEST_RATE:
             sys.exit("the loss is not finite")
         event = {"type": "metrics", "stage": "srl", "step": step}
         with log.open("a") as file:

@@ -429,10 +429,12 @@ RUN = (
 )
 
 
-def run_fake(spec: Path, out: Path, step_s: float = 0.05) -> subprocess.Popen[str]:
+def run_fake(
+    spec: Path, out: Path, step_s: float = 0.05, highest_rate: float = 0.9
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(spec), str(out)],
-        env=ENVIRONMENT | {"FAKE_STEP_S": str(step_s)},
+        env=ENVIRONMENT | {"FAKE_STEP_S": str(step_s), "FAKE_HIGHEST_RATE": str(highest_rate)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -468,9 +470,33 @@ def test_a_sweep_killed_half_way_goes_on_and_no_step_is_taken_twice(tmp_path):
     assert (result["heldout"]["gained"], result["heldout"]["lost"]) == (50, 0)
     assert result["verdict"].startswith("The best setting is better than the default: 0.700")
 
+    # The cause of the failure is gone: the failed trial alone is run again, and compared anew.
+    runs = {t.number: len(starts(t.folder)) for t in read_trials(out / "trials")}
+    third = run_fake(spec, out, highest_rate=1.0)
+    printed, _ = third.communicate(timeout=DEADLINE_S)
+    assert third.returncode == 0, printed
+    result = json.loads((out / "sweep.json").read_text())
+    again = {t["setting"]["srl.learning_rate"]: t for t in result["trials"]}
+    assert (again[0.95]["ended"], again[0.95]["error"]) == ("finished", None)
+    assert result["best"] == again[0.95]["trial"]
+    assert result["verdict"].startswith("The best setting is better than the default: 0.950")
+    ran_again = {
+        t.number for t in read_trials(out / "trials") if len(starts(t.folder)) > runs[t.number]
+    }
+    assert ran_again == {again[0.95]["trial"]}
+
 
 def test_a_sweep_that_finds_nothing_better_says_so_and_a_folder_holds_one_sweep(tmp_path):
-    spec = sweep_file(tmp_path, [0.1, 0.05], max_concurrent=2)
+    job = yaml.safe_load(JOB.read_text())
+    job["data"] = {name: str(JOB.parent / file) for name, file in job["data"].items()}
+    job["model"], file = str(MODEL), tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    rows = [tmp_path / name for name in ("long.jsonl", "short.jsonl")]
+    for path in rows:
+        path.write_text((JOB.parent / "train.jsonl").read_text())
+    mix = {"num_rows": 48, "sources": {path.stem: {"path": str(path)} for path in rows}}
+    fields = {"max_concurrent": 2, "job": str(file), "mix": mix}
+    spec = sweep_file(tmp_path, [0.1, 0.05], **fields)
     out = tmp_path / "out"
     done = run_fake(spec, out)
     printed, _ = done.communicate(timeout=DEADLINE_S)
@@ -478,9 +504,12 @@ def test_a_sweep_that_finds_nothing_better_says_so_and_a_folder_holds_one_sweep(
     result = json.loads((out / "sweep.json").read_text())
     assert (result["best"], result["heldout"]) == (0, None)
     assert result["verdict"].startswith("None is better")
-    other = run_fake(sweep_file(tmp_path, [0.1, 0.06]), out)
+    rows[0].write_text(rows[0].read_text() + rows[0].read_text().splitlines()[0] + "\n")
+    file.write_text(yaml.safe_dump(job | {"seed": 9}))
+    other = run_fake(sweep_file(tmp_path, [0.1, 0.06], **fields), out)
     printed, _ = other.communicate(timeout=DEADLINE_S)
-    assert "holds another sweep" in printed
+    differing = "job.spec.seed, mix_sha256.long, sweep.parameters.srl.learning_rate.choice"
+    assert f"holds another sweep, which differs in {differing}:" in printed
 
 
 # The whole, with real jobs

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from train import checkpoint
-from train.claim import exclusive
+from train.claim import differences, exclusive, identity
 from train.sweep.compare import compare, verdict
 from train.sweep.job import TRAIN, JobFailedError
 from train.sweep.spec import SweepSpec
@@ -19,6 +19,7 @@ from train.sweep.trials import OUT, Trial, heldout_marks, read_trials, write_tri
 
 TRIALS, SLOTS, TUNE = "trials", "slots", "tune"
 SWEEP_FILE, RESULT_FILE = "spec.json", "sweep.json"
+FAILED = "failed"  # how a trial ended that `--resume` tries again
 SNAPSHOT_S = "5"  # between Tune's snapshots; a trial that ended since is only read again
 
 Say = Callable[[str], None]
@@ -50,21 +51,49 @@ def run_sweep(
         _claim(spec, out, resume)
         write_trials(spec, out / TRIALS)
         place = Place(out / TRIALS, out / SLOTS, spec.max_concurrent, environment, command)
-        if not (out / RESULT_FILE).exists():
+        result = _read(out / RESULT_FILE)
+        if result is None or any(trial["ended"] == FAILED for trial in result["trials"]):
             errors = _tune(spec, out / TUNE, place, say)
-            checkpoint.write_json(out / RESULT_FILE, conclude(place, errors, say))
-    return json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
+            result = conclude(place, errors, say)
+            checkpoint.write_json(out / RESULT_FILE, result)
+    return result
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _claim(spec: SweepSpec, out: Path, resume: bool) -> None:
     """Write down which sweep `out` holds, or check that it is this one."""
-    wanted, file = json.loads(spec.model_dump_json()), out / SWEEP_FILE
-    if not file.exists():
-        checkpoint.write_json(file, wanted)
-    elif not resume:
+    found = _read(out / SWEEP_FILE)
+    if found is not None and not resume:
         raise SweepError(f"{out} holds a sweep: add --resume to go on with it, or choose another")
-    elif json.loads(file.read_text(encoding="utf-8")) != wanted:
-        raise SweepError(f"{out} holds another sweep: choose another --out, or remove the folder")
+    wanted = _identity(spec)
+    if found is None:
+        checkpoint.write_json(out / SWEEP_FILE, wanted)
+    elif differing := sorted(differences(found, wanted)):
+        raise SweepError(
+            f"{out} holds another sweep, which differs in {', '.join(differing)}: choose another "
+            "--out, or remove the folder"
+        )
+
+
+def _identity(spec: SweepSpec) -> dict[str, Any]:
+    """What the sweep compares: its fields, its job, the rows that are mixed. Trials are of these.
+
+    Files are known by a sha256, wherever they stand.
+    """
+    described = json.loads(spec.model_dump_json(exclude={"job"}))
+    files: dict[str, Path] = {}
+    if spec.mix is not None:
+        files = {name: source.path for name, source in spec.mix.sources.items()}
+        for source in described["mix"]["sources"].values():
+            del source["path"]
+    return {
+        "sweep": described,
+        "job": identity(spec.job_of({})),
+        "mix_sha256": {name: checkpoint.sha256(path) for name, path in files.items()},
+    }
 
 
 def _tune(spec: SweepSpec, folder: Path, place: Any, say: Say) -> dict[int, str]:
@@ -163,7 +192,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def _record(trial: Trial, errors: dict[int, str]) -> dict[str, Any]:
-    ended = "failed" if trial.number in errors else "finished" if trial.finished else "stopped"
+    ended = FAILED if trial.number in errors else "finished" if trial.finished else "stopped"
     return {
         "trial": trial.number,
         "setting": trial.setting,
