@@ -1,6 +1,6 @@
 """The work behind model selection, on local files. Runs in a Ray task of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,10 +76,8 @@ def select_model(
     try:
         selector = DynamicModelSelector(entries, limits)
     except NoCandidateError as error:
-        unreadable = "".join(f"; {one.model_id}: {one.reason}" for one in unread)
-        raise PrepareError(
-            "no_model_within_limits", f"{error}{unreadable}", "constraints", []
-        ) from None
+        said = f"{error}{_listed(unread)}"
+        raise PrepareError("no_model_within_limits", said, "constraints", []) from None
     files = {"training": path} | ({"validation": validation} if validation else {})
     with ExitStack() as stack:
         ready: dict[str, _Ready] = {}
@@ -92,8 +90,8 @@ def select_model(
                 continue
             ready[entry.name] = _Ready(facts[entry.name], load_spec(folder / "spec.json"))
         if not ready:
-            lines = "; ".join(f"{one.model_id}: {one.reason}" for one in unread)
-            raise PrepareError("no_model_fits", f"no model can be measured: {lines}", None, [])
+            said = f"no model can be measured{_listed(unread)}"
+            raise PrepareError("no_model_fits", said, None, [])
 
         times = _times(ready, throughputs or {})
         try:
@@ -103,8 +101,8 @@ def select_model(
                 {name: time.device_hours for name, time in times.items()},
             )
         except NoCandidateError as error:
-            every = NoCandidateError((*selector.removed, *error.removed))
-            raise PrepareError("no_model_within_limits", str(every), "constraints", []) from None
+            said = f"{NoCandidateError((*selector.removed, *error.removed))}{_listed(unread)}"
+            raise PrepareError("no_model_within_limits", said, "constraints", []) from None
         for one in over:
             del ready[one.name]
             size = facts[one.name].num_parameters
@@ -125,8 +123,7 @@ def select_model(
                 srl_probe=lambda name: srl_probe(ready[name].spec, ready[name].facts),
             )
         except NothingMeasuredError as error:
-            others = "".join(f"; {one.model_id}: {one.reason}" for one in unread)
-            raise PrepareError("no_model_fits", f"{error}{others}", None, []) from None
+            raise PrepareError("no_model_fits", f"{error}{_listed(unread)}", None, []) from None
     prices = {entry.name: entry.device_price_per_hour for entry in entries}
     shown = [
         replace(one, training=times[one.model_id].as_json(prices[one.model_id]))
@@ -168,6 +165,11 @@ def _facts(candidates: Mapping[str, str]) -> tuple[dict[str, ModelFacts], list[C
         except PrepareError as error:
             unread.append(_not_measured(name, None, error))
     return facts, unread
+
+
+def _listed(candidates: Iterable[Candidate]) -> str:
+    """The end of an error's message: each candidate with its reason."""
+    return "".join(f"; {one.model_id}: {one.reason}" for one in candidates)
 
 
 def _not_measured(name: str, num_parameters: int | None, error: PrepareError) -> Candidate:

@@ -142,7 +142,7 @@ def larger(folder):
 
 def test_a_budget_removes_what_would_take_too_long_and_says_what_was_measured(probed, tmp_path):
     path = rows_file(tmp_path / "t.jsonl")
-    models = {"seen": str(MODEL), "larger": larger(tmp_path / "larger")}
+    models = {"seen": str(MODEL), "larger": larger(tmp_path / "larger"), "bare": str(tmp_path)}
     measured = {"seen": Throughput(1000.0, 500.0, 40)}
     stated = {"seen": {"device_price_per_hour": 2.0}}
 
@@ -157,7 +157,8 @@ def test_a_budget_removes_what_would_take_too_long_and_says_what_was_measured(pr
     assert (other["basis"], other["cost"]) == ("estimated, from 1 other models' jobs here", None)
     assert 1.5 < other["device_hours"] / seen["device_hours"] < 2.0  # layers double, the rest not
     between = (seen["device_hours"] + other["device_hours"]) / 2
-    kept, removed = run(max_device_hours=between)["candidates"]
+    kept, unread, removed = run(max_device_hours=between)["candidates"]
+    assert unread["reason"].startswith("not measured: ")
     assert (kept["model_id"], removed["model_id"]) == ("seen", "larger")
     assert removed["reason"].startswith("left out: ")
     assert f"max_device_hours is {between:,}" in removed["reason"]
@@ -166,3 +167,4 @@ def test_a_budget_removes_what_would_take_too_long_and_says_what_was_measured(pr
     ) as caught:
         run(max_cost=1e-6)
     assert caught.value.code == "no_model_within_limits"
+    assert "; bare: not measured: " in caught.value.message
