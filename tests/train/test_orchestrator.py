@@ -1,95 +1,30 @@
 """Solutions by a teacher over real HTTP: honest, lying, stalling, garbled, dying half-way."""
 
 import collections
-import dataclasses
 import itertools
 import json
 import math
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
-from conftest import ROOT
 from pydantic import ValidationError
 from servers import Answer, completion, serve
+from teacher_world import (
+    asked_number,
+    check_sum,
+    collect,
+    honest,
+    row,
+    rows,
+    solution,
+    spec,
+)
 
 from rollout.types import Verdict
 from rollout.verifiers.registry import parse_grader
-from train.data import Row
-from train.experts import digit_programs, orchestrator
+from train.experts import orchestrator
 from train.experts.by_teacher import NothingToAskError, solve_by_teacher
-from train.experts.collected import Collected
-from train.experts.journal import Journal, JournalError
-from train.experts.retriever import Retriever, solved_examples, split_document
 from train.experts.solver import with_solution
 from train.experts.teachers import EndpointTeacherSpec, repair_of
-
-GRADER = parse_grader({"type": "answer"})
-FAST = {"timeout_s": 2.0, "deadline_s": 4.0, "max_attempts": 2}
-
-
-def row(number: int, **fields: object) -> Row:
-    """A sum as a row: `number + 7`."""
-    raw = {
-        "messages": ({"role": "user", "content": f"What is {number} + 7?"},),
-        "reference_answer": str(number + 7),
-    } | fields
-    item = {name: value for name, value in raw.items() if name != "messages"}
-    known = {field.name for field in dataclasses.fields(Row)}
-    read = {name: value for name, value in raw.items() if name in known}
-    return Row(f"row:{number}", item=item, **read)  # type: ignore[arg-type]
-
-
-def rows(count: int) -> list[Row]:
-    return [row(number) for number in range(100, 100 + count)]
-
-
-def asked_number(request) -> int:
-    """The number that the conversation's problem names."""
-    problem = request.json["messages"][1]["content"]
-    found = re.search(r"What is (\d+)", problem)
-    assert found is not None
-    return int(found[1])
-
-
-def counted(prompt_tokens: bytes) -> Answer:
-    """A completion with this count of tokens."""
-    usage = b'"usage": {"prompt_tokens": ' + prompt_tokens + b"}"
-    return Answer(b'{"choices": [{"message": {"content": "x"}}], ' + usage + b"}")
-
-
-def solution(number: int, result: int | None = None) -> str:
-    total = number + 7 if result is None else result
-    steps = f"1. **Read**: The numbers are {number} and 7.\n2. **Add**: It gives {total}."
-    return f"{steps}\nAnswer: {total}"
-
-
-def honest(request) -> Answer:
-    return completion(solution(asked_number(request)))
-
-
-def spec(url: str, **fields: object) -> EndpointTeacherSpec:
-    raw = {"base_url": f"{url}/v1", "model": "t", "limits": FAST, "concurrency": 4} | fields
-    return EndpointTeacherSpec.model_validate(raw)
-
-
-def collect(url: str, problems: list[Row], count: int | None = None, **fields: object) -> Collected:
-    journal = fields.pop("journal", None)
-    return solve_by_teacher(problems, spec(url, **fields), count, grader=GRADER, journal=journal)
-
-
-def check_sum(found: Collected, server) -> dict:
-    """The summary, whose count is that of the problems which the server saw."""
-    told = found.summary()
-    problems = {request.json["messages"][1]["content"] for request in server.requests}
-    assert told["accepted"] + told["rejected"] + told["dropped"] == len(problems)
-    assert told["asked"] == len(problems)
-    return told
 
 
 def test_an_honest_teacher_is_asked_for_no_more_than_is_wanted():
@@ -223,23 +158,6 @@ def test_a_failure_now_and_then_stops_nothing():
     assert (told["asked"], told["accepted"], told["dropped"], told["stopped"]) == (36, 12, 24, None)
 
 
-def test_after_its_time_nothing_more_is_asked_and_what_is_there_is_kept(tmp_path):
-    def slow(request) -> Answer:
-        reply = honest(request)
-        reply.wait_s = 0.3
-        return reply
-
-    journal = tmp_path / "journal.jsonl"
-    with serve(slow) as server:
-        teacher = spec(server.url, concurrency=1)
-        found = solve_by_teacher(rows(30), teacher, grader=GRADER, journal=journal, deadline_s=1.0)
-        assert 1 <= check_sum(found, server)["accepted"] < 30
-        assert "time" in str(found.stopped)
-        count = len(found.asked)
-        rest = solve_by_teacher(rows(30), teacher, count + 1, grader=GRADER, journal=journal)
-    assert (rest.count("accepted"), len(server.requests)) == (count + 1, count + 1)
-
-
 @pytest.mark.parametrize(
     ("text", "key"), [("naïve", "naïve"), ("two\nlines", "two"), ("plain-secret", "plain-secret")]
 )
@@ -315,21 +233,6 @@ def test_an_answer_line_that_no_verdict_read_is_refused_and_never_a_reference_an
     assert kept.reference_answer is None
 
 
-def test_a_call_after_an_outage_asks_again_for_what_the_teacher_failed_at(tmp_path):
-    journal = tmp_path / "journal.jsonl"
-    with serve(honest, honest, Answer({}, 404)) as server:
-        first = collect(server.url, rows(6), journal=journal, concurrency=1)
-        assert (first.count("accepted"), first.count("dropped")) == (2, 4)
-        url = server.url
-    port = int(url.rsplit(":", 1)[1])
-    with serve(honest, port=port) as server:
-        again = collect(url, rows(6), journal=journal, concurrency=1)
-        assert (len(again.asked), again.count("accepted")) == (6, 6)
-        assert len(server.requests) == 4
-        assert collect(url, rows(6), journal=journal, concurrency=1).count("accepted") == 6
-        assert len(server.requests) == 4
-
-
 def test_a_dead_teacher_is_found_out_over_many_skills_too():
     with serve(Answer({}, 404)) as server:
         problems = [row(n, skill=f"skill {n}") for n in range(60)]
@@ -372,44 +275,6 @@ def test_a_fault_of_ours_costs_its_row_and_no_other(monkeypatch):
     assert told["first_failures"] == {"error: LookupError": "broken"}
 
 
-def test_a_journal_of_other_settings_is_refused(tmp_path):
-    journal = tmp_path / "journal.jsonl"
-    with serve(honest) as server:
-        collect(server.url, rows(2), journal=journal)
-        collect(server.url, rows(2), journal=journal, concurrency=1)
-        assert len(server.requests) == 2, "how many are asked at once changes nothing"
-        others = [
-            ({"temperature": 0.1}, rows(2), GRADER),
-            ({"model": "u"}, rows(2), GRADER),
-            ({}, [row(100, reference_answer="1"), row(101)], GRADER),
-            ({}, rows(2), parse_grader({"type": "answer", "pattern": "(x)"})),
-        ]
-        for fields, problems, grader in others:
-            with pytest.raises(JournalError, match="of another run"):
-                solve_by_teacher(
-                    problems, spec(server.url, **fields), grader=grader, journal=journal
-                )
-        with pytest.raises(JournalError, match="of another run"):
-            solve_by_teacher(
-                rows(2), spec(server.url), grader=GRADER, journal=journal, protocol="single"
-            )
-
-
-def test_who_opens_a_journal_in_use_waits(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    first = Journal(path, {"seed": 1})
-    opened: list[Journal] = []
-    thread = threading.Thread(target=lambda: opened.append(Journal(path, {"seed": 1})))
-    thread.start()
-    first.add({"n": 1})
-    thread.join(0.3)
-    assert opened == []
-    first.close()
-    thread.join(10)
-    assert opened[0].entries == [{"n": 1}]
-    opened[0].close()
-
-
 def test_a_teacher_that_dies_half_way_leaves_what_it_gave():
     with serve(*[honest] * 3, Answer({}, 503)) as server:
         told = check_sum(collect(server.url, rows(5), concurrency=1), server)
@@ -435,119 +300,3 @@ def test_rows_that_cannot_be_verified_are_never_asked():
         with pytest.raises(NothingToAskError, match="every row has expert_steps"):
             collect(server.url, [row(3, expert_steps=("10",))])
     assert len(server.requests) == 1
-
-
-def test_solved_rows_and_documents_reach_the_prompt_where_they_share_a_word():
-    known = row(41, expert_steps=("41 + 7 = 48", "48"))
-    assert solved_examples([known, row(2)]) == [
-        "Problem: What is 41 + 7?\n1. 41 + 7 = 48\n2. 48\nAnswer: 48"
-    ]
-    with serve(honest) as server:
-        collect(server.url, [known, row(2)])
-    (request,) = server.requests
-    assert "41 + 7 = 48" in request.json["messages"][0]["content"]
-    texts = ["cats purr", "Euclid divides", "a gcd by Euclid divides twice"]
-    assert Retriever(texts, 2).passages("gcd euclid") == [texts[2], texts[1]]
-    assert Retriever(texts).passages("nothing of that") == []
-    assert Retriever([]).passages("x") == []
-    assert split_document("a\n\nb\n\n" + "c" * 4500) == [
-        "a\n\nb",
-        "c" * 2000,
-        "c" * 2000,
-        "c" * 500,
-    ]
-
-
-def test_retrieving_loads_nothing_that_an_engine_cannot_stand_beside():
-    code = (
-        "import sys; from train.experts.retriever import Retriever; "
-        "assert Retriever(['a b', 'c d']).passages('d c') == ['c d']; "
-        "print([n for n in sys.modules if n.split('.')[0] in ('numba', 'llvmlite')])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
-
-
-def test_a_journal_of_another_run_is_refused_and_a_torn_line_dropped(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    book = Journal(path, {"seed": 1})
-    book.add({"n": 1})
-    book.close()
-    with path.open("ab") as file:
-        file.write(b'{"n": 2, "to')
-    again = Journal(path, {"seed": 1})
-    assert again.entries == [{"n": 1}]
-    again.add({"n": 3})
-    again.close()
-    last = Journal(path, {"seed": 1})
-    assert last.entries == [{"n": 1}, {"n": 3}]
-    last.close()
-    with pytest.raises(JournalError, match="of another run"):
-        Journal(path, {"seed": 2})
-
-
-def test_nothing_accepted_is_lost_when_the_process_is_killed(tmp_path):
-    """The next process asks for the rest, and for no row twice that was decided."""
-    journal = tmp_path / "journal.jsonl"
-    data = tmp_path / "rows.jsonl"
-    lines = [
-        {"messages": [{"role": "user", "content": f"{n:04d}:1sr,2li"}], "reference_answer": a}
-        for n, a in ((n, digit_programs.solve(f"{n:04d}:1sr,2li")[2]) for n in range(12))
-    ]
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = [sys.executable, "-c", SCRIPT, str(data), str(journal)]
-    asked: collections.Counter[str] = collections.Counter()
-
-    def slowly(request) -> Answer:
-        problem = request.json["messages"][1]["content"]
-        asked[problem] += 1
-        steps, _, answer = digit_programs.solve(problem)
-        text = "\n".join(f"{n}. {step}" for n, step in enumerate(steps, start=1))
-        reply = completion(f"{text}\nAnswer: {answer}")
-        reply.wait_s = 0.2
-        return reply
-
-    with serve(slowly) as server:
-        environment = os.environ | {"TEACHER": server.url, "PYTHONPATH": str(ROOT)}
-        first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while not journal.exists() or journal.read_bytes().count(b'"accepted"') < 3:
-            assert first.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(first.pid, signal.SIGKILL)
-        first.communicate()
-        kept = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=120
-        )
-    told = json.loads(done.stdout)
-    assert (told["asked"], told["accepted"]) == (12, 12)
-    whole = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
-    assert whole[: len(kept)] == kept
-    assert len({entry["row_id"] for entry in whole}) == 12
-    twice = [problem for problem, count in asked.items() if count > 1]
-    assert len(twice) <= 2, "only what was under way is asked again"
-
-
-SCRIPT = """
-import json, os, sys
-from pathlib import Path
-from rollout.types import Verdict
-from rollout.verifiers.registry import parse_grader
-from train.data import read_rows
-from train.experts.by_teacher import solve_by_teacher
-from train.experts.teachers import EndpointTeacherSpec, repair_of
-
-spec = EndpointTeacherSpec(base_url=os.environ["TEACHER"] + "/v1", model="t", concurrency=2)
-found = solve_by_teacher(
-    read_rows(Path(sys.argv[1])), spec, grader=parse_grader({"type": "answer"}),
-    journal=Path(sys.argv[2]),
-)
-print(json.dumps(found.summary()))
-"""
