@@ -201,6 +201,12 @@ def tenant(whole) -> Tenant:
 
 
 @pytest.fixture
+def caller(whole, tenant):
+    """The tenant, as the routes know it."""
+    return whole.keyring.authenticate(tenant.key)
+
+
+@pytest.fixture
 def stranger(whole) -> Tenant:
     """A client of another of its projects."""
     return Tenant(whole, "theirs")

@@ -5,7 +5,7 @@ import json
 import pytest
 import ray
 
-from serve.test_native import CLUSTER, MODEL, caller, here, problems, refusal, uploaded
+from serve.native_calls import CLUSTER, MODEL, here, problems, refusal, uploaded
 from serve_app import examples
 from serve_app.errors import ApiError
 from serve_app.native_schemas import GenerateExamples
@@ -13,7 +13,6 @@ from serve_app.preparation import prepare_job
 from serve_app.request_types import parse_request
 from train.experts.families import solve
 
-__all__ = ["caller"]  # a fixture
 TEACHER = {"type": "engine", "model": MODEL, "kv_cache_gib": 0.25, "num_threads": 1}
 
 
