@@ -24,19 +24,19 @@ MEASURED = ".measured.json"  # beside a journal, which is of these shares alone
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What is measured: a policy on rows, sampled as a job of these rows would sample it."""
+class PolicySampling:
+    """What is asked: a policy's outcomes on rows, sampled as a job of these rows would do it."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Row]  # in order of their lines
     path: Path  # the file in which they stand
     policy: Mapping[str, Any]  # "path", "model", "num_problems", "num_samples"
-    grader: Any
-    seed: int
+    grader: Any  # of the job: judges whole solutions
+    seed: int  # of the rows that are set apart to validate
     cluster: Mapping[str, float]  # what Ray has for the engines
-    cancelled: Callable[[], bool]
+    cancelled: Callable[[], bool]  # asked between batches of problems
 
 
-def measured_once(kept: Path | None, asked: Measurement) -> Outcomes:
+def measured_once(kept: Path | None, asked: PolicySampling) -> Outcomes:
     """The policy's outcomes; `kept` is where they are found again.
 
     A call that finds another one measuring waits for it. Raises PrepareError.
@@ -52,7 +52,7 @@ def measured_once(kept: Path | None, asked: Measurement) -> Outcomes:
         return Outcomes.from_json(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def _measured(asked: Measurement) -> Outcomes:
+def _measured(asked: PolicySampling) -> Outcomes:
     policy = asked.policy
     with TemporaryDirectory() as folder:
         spec = _prepared(Path(folder), asked)
@@ -84,7 +84,7 @@ def _measured(asked: Measurement) -> Outcomes:
     return outcomes
 
 
-def _prepared(folder: Path, asked: Measurement) -> JobSpec:
+def _prepared(folder: Path, asked: PolicySampling) -> JobSpec:
     """A job that would train the policy on the rows. Raises PrepareError in this call's fields."""
     part = {"grader": asked.grader.model_dump(mode="json")}
     body = {

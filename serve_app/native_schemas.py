@@ -1,12 +1,12 @@
 """Bodies of the calls beside jobs: examples, model selection. Estimates take a create body."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from rollout.verifiers.registry import AnyGrader
 from serve_app.request_types import ParamError, Request
-from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS
+from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS, check_enough
 from serve_app.stage_schemas import TeacherRequest
 from train.spec import AllocationMode
 
@@ -53,6 +53,8 @@ class GenerateExamples(RowsOrFile):
     def _documents_have_a_reader(self) -> "GenerateExamples":
         if self.documents and self.teacher is None:
             raise ParamError("documents", "are for a teacher to read; give `teacher` too")
+        if self.policy is not None:
+            check_enough(self.rows)  # to prepare its rollouts as those of a job
         if self.mode == "weakness" and self.policy is None:
             raise ParamError(
                 "mode",
@@ -82,5 +84,11 @@ class Constraints(Request):
 class SelectModel(RowsOrFile):
     """Body of POST /model/select and /v1/fine_tuning/model_selection."""
 
+    auto_fields: ClassVar[tuple[str, ...]] = ("task",)
     task: Annotated[str, Field(min_length=1, max_length=512)]  # a name for people, echoed
     constraints: Constraints = Constraints()
+
+    @model_validator(mode="after")
+    def _rows_are_enough(self) -> "SelectModel":
+        check_enough(self.rows)
+        return self

@@ -90,7 +90,7 @@ def select_model(
                 continue
             ready[entry.name] = _Ready(facts[entry.name], load_spec(folder / "spec.json"))
         if not ready:
-            said = f"no model can be measured{_listed(unread)}"
+            said = f"no model can be measured: {_listed(unread).removeprefix('; ')}"
             raise PrepareError("no_model_fits", said, None, [])
 
         times = _times(ready, throughputs or {})

@@ -13,7 +13,7 @@ from typing import Any
 
 from rollout.verifiers.registry import parse_grader
 from serve_app.examples_stream import CANCEL, PROGRESS
-from serve_app.measure_policy import MEASURED, Measurement, measured_once
+from serve_app.measure_policy import MEASURED, PolicySampling, measured_once
 from serve_app.native_select import select_model
 from serve_app.prepare import no_srl_for_more_examples, prepare
 from serve_app.prepare_error import PrepareError
@@ -145,7 +145,7 @@ def generate_examples(
             _say(watch, {"doing": "sampling the policy", **dict.fromkeys(TOLD, 0)})
         kept = journal and journal.with_suffix(MEASURED)
         cancelled = (watch / CANCEL).exists if watch is not None else lambda: False
-        asked = Measurement(rows, path, policy, judge, seed, cluster or {}, cancelled)
+        asked = PolicySampling(rows, path, policy, judge, seed, cluster or {}, cancelled)
         outcomes = measured_once(kept, asked)
     if deadline_s is not None:
         deadline_s = max(0.0, deadline_s - (time.monotonic() - started_s))

@@ -5,7 +5,7 @@ that it is refused by name with what to do instead, and never accepted and ignor
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import (
     BaseModel,
@@ -41,12 +41,14 @@ class ParamError(ValueError):
 class Request(BaseModel):
     """JSON as it came: no text becomes a number, an unknown field is an error.
 
-    A field that is "auto" counts as left out, unless `auto_fields` names it. `refusals` names the
-    known fields that are not implemented, with what to do instead; only null is accepted there.
+    A field that is "auto" counts as left out, unless `auto_fields` names it: the word is a value
+    there. `refusals` names the known fields that are not implemented, with what to do instead; only
+    null is accepted there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     auto_fields: ClassVar[tuple[str, ...]] = ()
+    instead_of_auto: ClassVar[str] = "give a value"  # where a required field is "auto"
     refusals: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
@@ -56,8 +58,11 @@ class Request(BaseModel):
             return raw
         automatic = {k for k, v in raw.items() if v == AUTO and k not in cls.auto_fields}
         for name, field in cls.model_fields.items():
-            if name in automatic and field.is_required():
-                raise ParamError(name, "is 'auto', but nothing here chooses it; give a value")
+            if name not in automatic or not field.is_required():
+                continue
+            if get_origin(field.annotation) is not Literal:  # whose choices are named instead
+                raise ParamError(name, f"is 'auto', which it cannot be; {cls.instead_of_auto}")
+            automatic.remove(name)
         return {name: value for name, value in raw.items() if name not in automatic}
 
     @field_validator("*", mode="before")

@@ -5,6 +5,7 @@ reads these models again. Nothing is accepted and ignored: a field works, or is 
 The parts of a body are in `serve_app.stage_schemas`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, field_validator, model_validator
@@ -72,7 +73,7 @@ def _num_examples(value: Any) -> Any:
 class JobFields(Request):
     """What both create calls share: names, seed, stages, limits, resources."""
 
-    auto_fields: ClassVar[tuple[str, ...]] = ("model", "num_examples")
+    auto_fields: ClassVar[tuple[str, ...]] = ("model", "num_examples", "suffix")
     refusals: ClassVar[dict[str, str]] = {
         "model_selection": "is not a field of a job; give `model`: 'auto' to have one selected, or "
         "ask POST /v1/fine_tuning/model_selection with constraints first",
@@ -218,10 +219,16 @@ class CreateJob(JobFields):
         return self
 
 
+def check_enough(rows: Sequence[Any] | None) -> None:
+    """Raise ParamError for rows, if they are in the body, that are too few to train on."""
+    if rows is not None and len(rows) < MIN_ROWS:
+        raise ParamError("rows", f"{len(rows)} given, but at least {MIN_ROWS} are needed; add rows")
+
+
 class StartTraining(JobFields):
     """Body of POST /training/start: rows or a file, everything else chosen."""
 
-    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
+    rows: Annotated[list[dict[str, Any]], Field(max_length=MAX_ROWS)] | None = None
     file: str | None = None  # id of an uploaded file
     grader: AnyGrader | None = None  # none: inferred from the rows
 
@@ -229,8 +236,7 @@ class StartTraining(JobFields):
     def _has_one_source(self) -> "StartTraining":
         if (self.rows is None) == (self.file is None):
             raise ParamError("rows", "give either `rows` or `file`, and not both")
-        if self.rows is not None and len(self.rows) < MIN_ROWS:
-            raise ParamError("rows", f"are {len(self.rows)}, but {MIN_ROWS} are needed; add rows")
+        check_enough(self.rows)
         return self
 
     def to_create(self, training_file: str) -> CreateJob:

@@ -50,6 +50,7 @@ class ReinforcementHyperparameters(Request):
 class ReinforcementMethod(Request):
     """Rows whose last message is the user's, judged by a grader."""
 
+    instead_of_auto: ClassVar[str] = "leave `method` out to have it inferred"
     refusals: ClassVar[dict[str, str]] = {
         "response_format": "is not implemented; ask for the form in the prompt and check it with "
         "a grader of type 'json_schema'"

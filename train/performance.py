@@ -100,7 +100,7 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def newcombe_interval(
-    ones: Sequence[bool], others: Sequence[bool], z: float = Z95
+    ones: Sequence[float], others: Sequence[float], z: float = Z95
 ) -> tuple[float, float]:
     """Interval of the difference of two proportions (Newcombe, 1998, method 10); 95% by default."""
     p, q = fmean(ones), fmean(others)
@@ -111,7 +111,7 @@ def newcombe_interval(
     return p - q - below, p - q + above
 
 
-def newcombe_p_value(ones: Sequence[bool], others: Sequence[bool]) -> float:
+def newcombe_p_value(ones: Sequence[float], others: Sequence[float]) -> float:
     """Two-sided: 1 less the level of the widest Newcombe interval that leaves out 0."""
     low_z, high_z = 0.0, 40.0  # beyond 38 the p-value is 0 in double precision
     for _ in range(60):

@@ -42,6 +42,7 @@ class StreamOptions(Request):
 class TextPart(Request):
     """One part of a message's content."""
 
+    auto_fields: ClassVar[tuple[str, ...]] = ("text",)
     type: Literal["text"]
     text: str
 
@@ -49,6 +50,7 @@ class TextPart(Request):
 class Message(Request):
     """One message. An answer of this service can be sent back as it came."""
 
+    auto_fields: ClassVar[tuple[str, ...]] = ("content", "reasoning_content")
     refusals: ClassVar[dict[str, str]] = {
         "tool_calls": _NO_TOOLS,
         "tool_call_id": _NO_TOOLS,
@@ -93,6 +95,7 @@ class TextFormat(Request):
 class Sampled(Request):
     """What both calls share."""
 
+    auto_fields: ClassVar[tuple[str, ...]] = ("prompt", "stop")
     model: Annotated[str, Field(min_length=1, max_length=512)]
     temperature: Temperature | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

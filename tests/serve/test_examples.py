@@ -306,7 +306,9 @@ def test_a_policy_is_measured_once_whoever_asks_and_the_answer_is_what_was_kept(
     monkeypatch.setattr(measure_policy, "_measured", slowly)
     kept = tmp_path / "x.measured.json"
 
-    asked = measure_policy.Measurement((), tmp_path, {}, None, 0, {}, lambda: False)
+    asked = measure_policy.PolicySampling(
+        rows=(), path=tmp_path, policy={}, grader=None, seed=0, cluster={}, cancelled=lambda: False
+    )
 
     def call(_: int) -> Outcomes:
         return measure_policy.measured_once(kept, asked)

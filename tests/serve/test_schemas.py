@@ -2,6 +2,7 @@
 
 import pytest
 
+from serve_app.chat.bodies import ChatBody, CompletionBody
 from serve_app.native_schemas import PolicyRequest
 from serve_app.request_types import RequestError, parse_request
 from serve_app.schemas import CreateJob, StartTraining
@@ -189,12 +190,28 @@ def test_a_field_that_works_is_accepted_and_kept_as_it_was_written(name):
     assert parse_request(CreateJob, stored).stored() == stored
 
 
+def test_the_word_auto_is_a_text_where_text_is_asked_for():
+    auto = {"type": "text", "text": "auto"}
+    for content in ("auto", [auto]):
+        body = {"model": "m", "messages": [{"role": "user", "content": content}], "stop": "auto"}
+        read = parse_request(ChatBody, body | {"tool_choice": "auto"})
+        assert read.messages[0].plain() == {"role": "user", "content": "auto"}
+        assert read.stop == ["auto"]
+    assert parse_request(CompletionBody, {"model": "m", "prompt": "auto"}).prompt == ["auto"]
+
+
 def test_auto_where_nothing_can_choose_is_refused_by_name():
     with pytest.raises(RequestError) as caught:
         parse_request(PolicyRequest, {"model": "auto"})
     assert caught.value.param == "model"
     assert "'auto'" in caught.value.message and "give a value" in caught.value.message
     assert refusal(BASE | {"training_file": "auto"}).param == "training_file"
+    graded = refusal(
+        BASE | {"method": {"type": "reinforcement", "reinforcement": {"grader": "auto"}}}
+    )
+    assert graded.param == "method.reinforcement.grader" and "inferred" in graded.message
+    kind = refusal(BASE | {"method": {"type": "auto"}})
+    assert kind.param == "method.type" and "'auto'; choose 'supervised'" in kind.message
     assert parse_request(PolicyRequest, {"model": "m", "num_samples": "auto"}).num_samples == 4
 
 
@@ -280,7 +297,8 @@ def test_start_training_takes_rows_or_a_file_and_becomes_a_create_call():
     inferred = parse_request(StartTraining, {"model": "m", "file": "file-1", "srl": None})
     job = inferred.to_create("file-1")
     assert (job.method, job.disables("srl")) == (None, True)
-    for body in ({"model": "m"}, {"model": "m", "rows": rows, "file": "file-1"}):
+    neither, both = {"model": "m"}, {"model": "m", "rows": rows, "file": "file-1"}
+    for body in (neither, both, {"model": "m", "rows": rows[:9]}, {"model": "m", "rows": []}):
         assert refusal(body, StartTraining).param == "rows"
 
 

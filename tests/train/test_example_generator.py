@@ -107,12 +107,21 @@ def test_where_nothing_is_solved_step_rewards_decide_and_a_skill_without_any_is_
             outcomes.by_row[rows[-1].id].step_rewards = [reward]
     known = standings(rows, outcomes)
     two = {"near": 1, "far": 1}
-    # 1 - 0.75, and 1 - max(0, -0.5)
-    assert weights(two, known, "weakness") == pytest.approx({"near": 0.25, "far": 1.0})
+    # The middle of Wilson's interval of p, one row: (p + z^2 / 2) / (1 + z^2) with z = 1.95996,
+    # that is (0.75 + 1.92073) / 4.84146 = 0.55164 and (0 + 1.92073) / 4.84146 = 0.39673.
+    near, far = 1 - 0.55164, 1 - 0.39673
+    assert weights(two, known, "weakness") == pytest.approx({"near": near, "far": far}, abs=1e-5)
     mixed = weights({**two, "none": 1, "new": 1}, known, "weakness")
-    # Wilson of 0 of 1 is [0, z^2 / (1 + z^2)] with z = 1.96; nothing at all is known of "new".
-    weak = 1 - 1.959964**2 / (1 + 1.959964**2) / 2
-    assert mixed == pytest.approx({"near": 0.25, "far": 1.0, "none": weak, "new": 0.5}, abs=1e-5)
+    # "none" solved 0 of 1, as weak as "far"; nothing at all is known of "new".
+    wanted = {"near": near, "far": far, "none": far, "new": 0.5}
+    assert mixed == pytest.approx(wanted, abs=1e-5)
+    for number in range(3, 13):  # ten more rows of "far", whose steps are all right
+        rows.append(row(number, f"far problem {number}", skill="far"))
+        outcomes.add(rows[-1].id, 4, 0)
+        outcomes.by_row[rows[-1].id].step_rewards = [1.0]
+    known = standings(rows, outcomes)
+    # Eleven rows of mean 10 / 11: 1 - (10 / 11 + 3.84146 / 22) / (1 + 3.84146 / 11) = 0.19680.
+    assert weights({"far": 1}, known, "weakness") == pytest.approx({"far": 0.19680}, abs=1e-5)
     outcomes.by_row[rows[0].id].num_solved = 1
     shares = weights(two, standings(rows, outcomes), "weakness")
     assert shares["near"] < shares["far"] < 1, "something is solved: pass rates decide"

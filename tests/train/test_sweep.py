@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import JOB
+import yaml
+from conftest import JOB, MODEL
 from sweep_world import (
     log,
     write,
@@ -19,7 +20,7 @@ from train.statistics import bonett_price_interval
 from train.sweep.compare import compare, verdict
 from train.sweep.job import JobFailedError
 from train.sweep.mix import MixSpec, counts, draw
-from train.sweep.run import choose
+from train.sweep.run import SweepError, choose, claim
 from train.sweep.show import draw as draw_picture
 from train.sweep.show import table, write_csv
 from train.sweep.spec import load_sweep
@@ -102,6 +103,101 @@ def test_a_trials_folder_holds_a_whole_job_with_its_own_mix(tmp_path):
         job = json.loads((tmp_path / f"trials/00{number}/job.json").read_text())
         rows = Path(job["data"]["train"]).read_text().splitlines(keepends=True)
         assert (len(rows), sum(row in lines[:10] for row in rows)) == (8, from_a)
+
+
+# Whose folder it is
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """A sweep with a job and rows of its own; a trial's rows are drawn from two files."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    job = yaml.safe_load(JOB.read_text()) | {"model": str(MODEL)}
+    for name in ("train", "valid", "heldout", "long", "short"):
+        source = JOB.parent / f"{name if name in job['data'] else 'train'}.jsonl"
+        (folder / f"{name}.jsonl").write_text(source.read_text())
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    sources = {name: {"path": f"{name}.jsonl"} for name in ("long", "short")}
+    return write(folder, job="job.yaml", num_trials=2, mix={"num_rows": 8, "sources": sources})
+
+
+def set_in_job(file: Path, section: str, **fields: object) -> None:
+    """Change the job of a sweep's file."""
+    path = file.parent / "job.yaml"
+    job = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(job | {section: job.get(section, {}) | fields}))
+
+
+def claimed(file: Path, out: Path, *, resume: bool = True) -> dict:
+    """The job of trial 1, once the folder is claimed and the trials are written."""
+    spec = load_sweep(file)
+    out.mkdir(exist_ok=True)
+    claim(spec, out, resume)
+    write_trials(spec, out / "trials")
+    return json.loads((out / "trials/001/job.json").read_text())
+
+
+def test_a_folder_is_of_one_sweep_known_by_what_its_files_hold(mixed, tmp_path):
+    out = tmp_path / "out"
+    before = claimed(mixed, out, resume=False)
+    assert claimed(mixed, out) == before
+    with pytest.raises(SweepError, match="holds a sweep: add --resume"):
+        claimed(mixed, out, resume=False)
+
+    rows = mixed.parent / "train.jsonl"
+    rows.write_text("")  # the job's own, in whose place the mix stands
+    assert claimed(mixed, out) == before
+    for name, differing in (("short", "mix_sha256.short"), ("valid", "job.sha256.data.valid")):
+        path = mixed.parent / f"{name}.jsonl"
+        text = path.read_text()
+        path.write_text(text + text.splitlines()[0] + "\n")
+        with pytest.raises(SweepError, match=f"which differs in {differing}: "):
+            claimed(mixed, out)
+        path.write_text(text)
+    set_in_job(mixed, "srl", max_steps=2)
+    with pytest.raises(SweepError, match=r"which differs in job\.spec\.srl\.max_steps: "):
+        claimed(mixed, out)
+
+
+def test_a_sweep_goes_on_with_files_elsewhere_and_with_what_says_how_a_job_is_run(mixed, tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    before = claimed(mixed, out, resume=False)
+    rows = (out / "trials/001/train.jsonl").read_bytes()
+    mixed.parent.rename(elsewhere)
+    moved = elsewhere / mixed.name
+    set_in_job(moved, "rollout", start_deadline_s=1234.0)
+    after = claimed(moved, out)
+    assert (before["rollout"]["start_deadline_s"], after["rollout"]["start_deadline_s"]) == (
+        600,
+        1234,
+    )
+    assert after["data"]["valid"] == str(elsewhere / "valid.jsonl")
+    assert (out / "trials/001/train.jsonl").read_bytes() == rows
+
+
+def test_a_folder_of_another_version_is_said_to_be_one(mixed, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "spec.json").write_text('{"job": "job.yaml", "num_trials": 2}')
+    with pytest.raises(SweepError, match="a sweep of another version"):
+        claimed(mixed, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("short", None, r"^mix\.sources\.short: .*short\.jsonl cannot be read: No such file"),
+        ("short", "", r"^mix\.sources\.short: .* has no row; remove the source"),
+        ("valid", None, r"data\.valid: .*valid\.jsonl is no file"),
+    ],
+)
+def test_a_file_that_is_missing_or_empty_is_named_before_anything_is_claimed(
+    mixed, name, text, complaint
+):
+    path = mixed.parent / f"{name}.jsonl"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(SpecError, match=complaint):
+        load_sweep(mixed)
 
 
 # What the folders say

@@ -124,10 +124,12 @@ def test_the_best_is_chosen_again_when_the_default_has_been_trained_to_its_end(t
             (folder / "out" / "report.json").write_text('{"rows": []}')
 
     place = SimpleNamespace(root=tmp_path, job=Job)
-    result = conclude(place, {2: "its loss is not a number"}, lambda line: None)
+    result = conclude(place, {0: "killed", 2: "its loss is not a number"}, lambda line: None)
     assert ran == [1, 0]
     assert (result["best"], result["heldout"]) == (0, None)
     assert result["verdict"].startswith("None is better")
+    assert [trial["ended"] for trial in result["trials"]] == ["finished", "finished", "failed"]
+    assert [bool(trial["error"]) for trial in result["trials"]] == [False, False, True]
     assert [len(trial["validations"]) for trial in result["trials"]] == [2, 2, 1]
 
 

@@ -13,8 +13,9 @@ def weights(
 
     `uniform`: all alike. `weakness`: the share of failures, at the middle of the pass rate's Wilson
     interval, so that few rows are not taken at their word; a skill without rows lies in the middle
-    of [0, 1]. Where nothing is solved anywhere, a skill whose single steps were scored counts by
-    what they fall short of a reward of 1 instead: steps that nobody shows are not known to be good.
+    of [0, 1]. Where nothing is solved anywhere, a skill whose single steps were scored counts
+    likewise by what they fall short of a reward of 1: steps that nobody shows are not known to be
+    good.
     """
     if mode == "uniform":
         return dict.fromkeys(skills, 1.0)
@@ -24,9 +25,10 @@ def weights(
         if skill not in known:
             return 0.5
         standing = known[skill]
-        if nothing_solved and standing.step_reward is not None:
-            return 1 - max(0.0, standing.step_reward)
-        return 1 - sum(standing.ci95) / 2
+        interval = standing.ci95
+        if nothing_solved and standing.step_ci95 is not None:
+            interval = standing.step_ci95
+        return 1 - sum(interval) / 2
 
     return {skill: weakness(skill) for skill in skills}
 

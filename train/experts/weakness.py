@@ -23,6 +23,7 @@ class Standing:
     k: int
     pass_at_k: float | None  # mean over rows; None when no row has k samples
     step_reward: float | None  # mean over rows with scored steps; None when there is none
+    step_ci95: tuple[float, float] | None  # Wilson, of that mean, a row's reward below 0 being 0
     surely_weak: bool
 
 
@@ -55,7 +56,7 @@ def standings(rows: Sequence[Row], outcomes: Outcomes, k: int = 8) -> dict[str, 
         rest = [rate for i, rate in rates.items() if i not in inside]
         if rest:
             lower[skill] = fmean(ours) < fmean(rest)
-            p_values[skill] = newcombe_p_value(ours, rest)  # type: ignore[arg-type]
+            p_values[skill] = newcombe_p_value(ours, rest)
     adjusted = holm(p_values)
     steps: dict[str, list[float]] = {}
     for row in rows:  # those with steps, whether whole solutions of them were sampled or not
@@ -91,9 +92,10 @@ def _standing(
         skill=skill,
         num_rows=len(found),
         pass_rate=fmean(rates),
-        ci95=wilson_interval(sum(rates), len(rates)),  # type: ignore[arg-type]
+        ci95=wilson_interval(sum(rates), len(rates)),
         k=k,
         pass_at_k=fmean(deep) if deep else None,
         step_reward=fmean(steps) if steps else None,
+        step_ci95=wilson_interval(sum(max(0.0, r) for r in steps), len(steps)) if steps else None,
         surely_weak=surely_weak,
     )

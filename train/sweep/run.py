@@ -48,7 +48,7 @@ def run_sweep(
     environment = dict(os.environ)  # before Ray changes it
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        _claim(spec, out, resume)
+        claim(spec, out, resume)
         write_trials(spec, out / TRIALS)
         place = Place(out / TRIALS, out / SLOTS, spec.max_concurrent, environment, command)
         result = _read(out / RESULT_FILE)
@@ -63,14 +63,19 @@ def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
-def _claim(spec: SweepSpec, out: Path, resume: bool) -> None:
-    """Write down which sweep `out` holds, or check that it is this one."""
+def claim(spec: SweepSpec, out: Path, resume: bool) -> None:
+    """Write down which sweep `out` holds, or check that it is this one. Raises SweepError."""
     found = _read(out / SWEEP_FILE)
     if found is not None and not resume:
         raise SweepError(f"{out} holds a sweep: add --resume to go on with it, or choose another")
     wanted = _identity(spec)
     if found is None:
         checkpoint.write_json(out / SWEEP_FILE, wanted)
+    elif found.keys() != wanted.keys():
+        raise SweepError(
+            f"{out} holds a sweep of another version of Ferrata: choose another --out, or remove "
+            "the folder"
+        )
     elif differing := sorted(differences(found, wanted)):
         raise SweepError(
             f"{out} holds another sweep, which differs in {', '.join(differing)}: choose another "
@@ -83,17 +88,15 @@ def _identity(spec: SweepSpec) -> dict[str, Any]:
 
     Files are known by a sha256, wherever they stand.
     """
-    described = json.loads(spec.model_dump_json(exclude={"job"}))
+    described, job = json.loads(spec.model_dump_json(exclude={"job"})), identity(spec.job_of({}))
     files: dict[str, Path] = {}
     if spec.mix is not None:
+        del job["sha256"]["data.train"]  # the job's own, which no trial reads
         files = {name: source.path for name, source in spec.mix.sources.items()}
         for source in described["mix"]["sources"].values():
             del source["path"]
-    return {
-        "sweep": described,
-        "job": identity(spec.job_of({})),
-        "mix_sha256": {name: checkpoint.sha256(path) for name, path in files.items()},
-    }
+    found = {name: checkpoint.sha256(path) for name, path in files.items()}
+    return {"sweep": described, "job": job, "mix_sha256": found}
 
 
 def _tune(spec: SweepSpec, folder: Path, place: Any, say: Say) -> dict[int, str]:
@@ -192,7 +195,8 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def _record(trial: Trial, errors: dict[int, str]) -> dict[str, Any]:
-    ended = FAILED if trial.number in errors else "finished" if trial.finished else "stopped"
+    error = None if trial.finished else errors.get(trial.number)  # the default may end later
+    ended = "finished" if trial.finished else "stopped" if error is None else FAILED
     return {
         "trial": trial.number,
         "setting": trial.setting,
@@ -200,5 +204,5 @@ def _record(trial: Trial, errors: dict[int, str]) -> dict[str, Any]:
         "best_valid_reward": trial.best.reward if trial.best else None,
         "steps": trial.validations[-1].steps if trial.validations else 0,
         "ended": ended,
-        "error": errors.get(trial.number),
+        "error": error,
     }

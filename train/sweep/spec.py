@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from train.spec import JobSpec, SpecError
 from train.spec_file import load_spec, read_yaml
-from train.sweep.mix import MixSpec
+from train.sweep.mix import MixSpec, draw
 
 MIX_PREFIX = "mix."
 MAX_DRAWS = 1000  # per setting; then the domains hold too few settings
@@ -157,6 +157,9 @@ def _check(spec: SweepSpec) -> None:
     job = spec.job_of({})
     if not (job.srl or job.rlvr):
         raise SpecError(f"{spec.job}: has neither srl nor rlvr, whose validations ASHA compares")
+    for name, path in job.data:
+        if path is not None and not path.is_file():
+            raise SpecError(f"{spec.job}: data.{name}: {path} is no file; name one that is there")
     if job.data.heldout is None:
         raise SpecError(
             f"{spec.job}: data.heldout is missing: the best trial and the default are compared on "
@@ -176,4 +179,6 @@ def _check(spec: SweepSpec) -> None:
                     raise SpecError(f"parameters.{name}: a share is {value}; give 0 or more")
             else:
                 spec.job_of({name: value})
-    spec.settings()
+    for setting in spec.settings():
+        if spec.mix is not None:
+            draw(spec.mix, spec.shares_of(setting), seed=0)  # every source has the rows

@@ -46,16 +46,19 @@ class Trial:
 
 
 def write_trials(spec: SweepSpec, root: Path) -> None:
-    """Write every trial's folder: its setting, its job and, of a mix, its rows."""
+    """Write every trial's folder: its setting, its job and, of a mix, its rows.
+
+    Of a sweep that goes on too: files may stand elsewhere now, and how a job is run may change.
+    """
     for number, setting in enumerate(spec.settings()):
         folder = trial_folder(root, number)
-        if (folder / SETTING_FILE).exists():  # written last: the folder is complete
-            continue
         folder.mkdir(parents=True, exist_ok=True)
         job = spec.job_of(setting)
         if spec.mix is not None:
             text = draw(spec.mix, spec.shares_of(setting), job.seed)
-            (folder / MIX_FILE).write_text(text, encoding="utf-8")
+            hidden = folder / f".{MIX_FILE}"
+            hidden.write_text(text, encoding="utf-8")
+            hidden.replace(folder / MIX_FILE)
             data = job.data.model_copy(update={"train": folder / MIX_FILE})
             job = job.model_copy(update={"data": data})
         checkpoint.write_json(folder / JOB_FILE, spec_to_json(job))
