@@ -147,7 +147,7 @@ def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whol
         price = {"prompt_per_million": 1000, "completion_per_million": 10_000}
         raw = sums_teacher(server, price=price, max_tokens=100, max_rounds=2, repair="reasons")
         raw |= {"num_examples": 4, "policy": {"model": MODEL}, "mode": "weakness"}
-        raw["rows"].append(raw["rows"][0] | {"reference_answer": "again"})
+        raw["rows"] += [row | {"reference_answer": "again"} for row in raw["rows"][:4]]
         found = examples.estimate(whole, caller, parse_request(GenerateExamples, raw), run=here)
         raw["teacher"]["repair"] = "blind"
         body = parse_request(GenerateExamples, raw)
@@ -155,7 +155,7 @@ def test_an_estimate_of_examples_asks_nobody_and_counts_what_could_be_asked(whol
         assert server.requests == []
     assert found["not_counted"].startswith("policy: it is sampled when")
     assert (found["problems_to_choose_from"], found["num_examples"]) == (6, 4)
-    assert found["left_out"] == {"duplicate (exact)": 1}
+    assert found["left_out"] == {"duplicate (exact)": 4}
     first, most = found["first_drafts"], found["at_most"]
     # Four drafts of a hundred tokens; and six problems, two rounds, none accepted.
     assert (first["drafts"], first["completion_tokens"]) == (4, 400)
