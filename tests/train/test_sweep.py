@@ -145,10 +145,9 @@ def test_a_folder_is_of_one_sweep_known_by_what_its_files_hold(mixed, tmp_path):
     with pytest.raises(SweepError, match="holds a sweep: add --resume"):
         claimed(mixed, out, resume=False)
 
-    rows = mixed.parent / "train.jsonl"
-    rows.write_text("")  # the job's own, in whose place the mix stands
+    (mixed.parent / "train.jsonl").unlink()  # the job's own, in whose place the mix stands
     assert claimed(mixed, out) == before
-    for name, differing in (("short", "mix_sha256.short"), ("valid", "job.sha256.data.valid")):
+    for name, differing in (("long", "mix_sha256.long"), ("valid", "job.sha256.data.valid")):
         path = mixed.parent / f"{name}.jsonl"
         text = path.read_text()
         path.write_text(text + text.splitlines()[0] + "\n")

@@ -88,15 +88,18 @@ def _identity(spec: SweepSpec) -> dict[str, Any]:
 
     Files are known by a sha256, wherever they stand.
     """
-    described, job = json.loads(spec.model_dump_json(exclude={"job"})), identity(spec.job_of({}))
-    files: dict[str, Path] = {}
-    if spec.mix is not None:
-        del job["sha256"]["data.train"]  # the job's own, which no trial reads
-        files = {name: source.path for name, source in spec.mix.sources.items()}
-        for source in described["mix"]["sources"].values():
-            del source["path"]
-    found = {name: checkpoint.sha256(path) for name, path in files.items()}
-    return {"sweep": described, "job": job, "mix_sha256": found}
+    described, job = json.loads(spec.model_dump_json(exclude={"job"})), spec.job_of({})
+    if spec.mix is None:
+        return {"sweep": described, "job": identity(job), "mix_sha256": {}}
+    for source in described["mix"]["sources"].values():
+        del source["path"]
+    files = {name: source.path for name, source in spec.mix.sources.items()}
+    # No trial reads the job's own rows, and there may be none: another file stands in, unnamed.
+    data = job.data.model_copy(update={"train": next(iter(files.values()))})
+    found = identity(job.model_copy(update={"data": data}))
+    del found["sha256"]["data.train"]
+    mixed = {name: checkpoint.sha256(path) for name, path in files.items()}
+    return {"sweep": described, "job": found, "mix_sha256": mixed}
 
 
 def _tune(spec: SweepSpec, folder: Path, place: Any, say: Say) -> dict[int, str]:

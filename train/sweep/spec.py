@@ -158,7 +158,9 @@ def _check(spec: SweepSpec) -> None:
     if not (job.srl or job.rlvr):
         raise SpecError(f"{spec.job}: has neither srl nor rlvr, whose validations ASHA compares")
     for name, path in job.data:
-        if path is not None and not path.is_file():
+        if path is None or (name == "train" and spec.mix is not None):
+            continue
+        if not path.is_file():
             raise SpecError(f"{spec.job}: data.{name}: {path} is no file; name one that is there")
     if job.data.heldout is None:
         raise SpecError(
