@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from rollout.verifiers.registry import AnyGrader
+from serve_app.prepare_rows import MIN_ROWS
 from serve_app.request_types import ParamError, Request
 from serve_app.schemas import MAX_DOCUMENTS, MAX_EXAMPLES, MAX_ROWS, check_enough
 from serve_app.stage_schemas import TeacherRequest
@@ -18,7 +19,7 @@ _Seed = Annotated[int, Field(ge=0, le=2147483647)]
 class RowsOrFile(Request):
     """Rows in the body, or the id of an uploaded file; exactly one of them."""
 
-    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
+    rows: Annotated[list[dict[str, Any]], Field(max_length=MAX_ROWS)] | None = None
     file: Annotated[str, Field(min_length=1)] | None = None
     grader: AnyGrader | None = None  # none: inferred from the rows
     seed: _Seed = 0
@@ -53,8 +54,8 @@ class GenerateExamples(RowsOrFile):
     def _documents_have_a_reader(self) -> "GenerateExamples":
         if self.documents and self.teacher is None:
             raise ParamError("documents", "are for a teacher to read; give `teacher` too")
-        if self.policy is not None:
-            check_enough(self.rows)  # to prepare its rollouts as those of a job
+        # A policy's rollouts are prepared as those of a job.
+        check_enough(self.rows, 1 if self.policy is None else MIN_ROWS)
         if self.mode == "weakness" and self.policy is None:
             raise ParamError(
                 "mode",

@@ -76,7 +76,7 @@ def select_model(
     try:
         selector = DynamicModelSelector(entries, limits)
     except NoCandidateError as error:
-        said = f"{error}{_listed(unread)}"
+        said = _listed(str(error), unread)
         raise PrepareError("no_model_within_limits", said, "constraints", []) from None
     files = {"training": path} | ({"validation": validation} if validation else {})
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def select_model(
                 continue
             ready[entry.name] = _Ready(facts[entry.name], load_spec(folder / "spec.json"))
         if not ready:
-            said = f"no model can be measured: {_listed(unread).removeprefix('; ')}"
+            said = _listed("no model fits the rows and the cluster", unread)
             raise PrepareError("no_model_fits", said, None, [])
 
         times = _times(ready, throughputs or {})
@@ -101,7 +101,8 @@ def select_model(
                 {name: time.device_hours for name, time in times.items()},
             )
         except NoCandidateError as error:
-            said = f"{NoCandidateError((*selector.removed, *error.removed))}{_listed(unread)}"
+            every = NoCandidateError((*selector.removed, *error.removed))
+            said = _listed(str(every), unread)
             raise PrepareError("no_model_within_limits", said, "constraints", []) from None
         for one in over:
             del ready[one.name]
@@ -123,7 +124,7 @@ def select_model(
                 srl_probe=lambda name: srl_probe(ready[name].spec, ready[name].facts),
             )
         except NothingMeasuredError as error:
-            raise PrepareError("no_model_fits", f"{error}{_listed(unread)}", None, []) from None
+            raise PrepareError("no_model_fits", _listed(str(error), unread), None, []) from None
     prices = {entry.name: entry.device_price_per_hour for entry in entries}
     shown = [
         replace(one, training=times[one.model_id].as_json(prices[one.model_id]))
@@ -167,9 +168,9 @@ def _facts(candidates: Mapping[str, str]) -> tuple[dict[str, ModelFacts], list[C
     return facts, unread
 
 
-def _listed(candidates: Iterable[Candidate]) -> str:
-    """The end of an error's message: each candidate with its reason."""
-    return "".join(f"; {one.model_id}: {one.reason}" for one in candidates)
+def _listed(message: str, candidates: Iterable[Candidate]) -> str:
+    """An error's message, and each candidate with its reason."""
+    return "; ".join([message, *(f"{one.model_id}: {one.reason}" for one in candidates)])
 
 
 def _not_measured(name: str, num_parameters: int | None, error: PrepareError) -> Candidate:

@@ -43,11 +43,12 @@ class Request(BaseModel):
 
     A field that is "auto" counts as left out, unless `auto_fields` names it: the word is a value
     there. `refusals` names the known fields that are not implemented, with what to do instead; only
-    null is accepted there.
+    null is accepted there, and "auto" where `idle_auto` says that it asks for nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     auto_fields: ClassVar[tuple[str, ...]] = ()
+    idle_auto: ClassVar[tuple[str, ...]] = ()
     instead_of_auto: ClassVar[str] = "give a value"  # where a required field is "auto"
     refusals: ClassVar[dict[str, str]] = {}
 
@@ -56,12 +57,15 @@ class Request(BaseModel):
     def _auto_is_absent(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
-        automatic = {k for k, v in raw.items() if v == AUTO and k not in cls.auto_fields}
+        open_ = cls.model_fields.keys() - cls.auto_fields - (cls.refusals.keys() - cls.idle_auto)
+        automatic = {name for name in open_ if raw.get(name) == AUTO}
         for name, field in cls.model_fields.items():
             if name not in automatic or not field.is_required():
                 continue
             if get_origin(field.annotation) is not Literal:  # whose choices are named instead
-                raise ParamError(name, f"is 'auto', which it cannot be; {cls.instead_of_auto}")
+                raise ParamError(
+                    name, f"is 'auto', but nothing here can choose it; {cls.instead_of_auto}"
+                )
             automatic.remove(name)
         return {name: value for name, value in raw.items() if name not in automatic}
 

@@ -219,10 +219,10 @@ class CreateJob(JobFields):
         return self
 
 
-def check_enough(rows: Sequence[Any] | None) -> None:
-    """Raise ParamError for rows, if they are in the body, that are too few to train on."""
-    if rows is not None and len(rows) < MIN_ROWS:
-        raise ParamError("rows", f"{len(rows)} given, but at least {MIN_ROWS} are needed; add rows")
+def check_enough(rows: Sequence[Any] | None, least: int = MIN_ROWS) -> None:
+    """Raise ParamError for rows, if they are in the body, that are too few; by default to train."""
+    if rows is not None and len(rows) < least:
+        raise ParamError("rows", f"{len(rows)} given; give at least {least}")
 
 
 class StartTraining(JobFields):

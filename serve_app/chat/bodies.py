@@ -161,6 +161,7 @@ _REFUSED = {
 class ChatBody(Sampled):
     """Body of POST /v1/chat/completions."""
 
+    idle_auto: ClassVar[tuple[str, ...]] = ("tool_choice", "function_call", "service_tier")
     refusals: ClassVar[dict[str, str]] = {
         **_REFUSED,
         "tools": _NO_TOOLS,

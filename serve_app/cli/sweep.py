@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serve_app.cli.errors import fail
 from serve_app.cli.options import AsJson
 from serve_app.cli.output import print_json
+
+if TYPE_CHECKING:
+    from train.sweep.spec import SweepSpec
 
 INTERRUPTED = 130
 
@@ -24,7 +28,6 @@ def sweep(
     """Try settings of a job, stop those that fall behind, and compare the best with the default."""
     from rich.console import Console
 
-    from train.preflight import check_job
     from train.sweep.run import run_sweep
     from train.sweep.show import CSV_FILE, PICTURE_FILE, draw, table, write_csv
     from train.sweep.spec import load_sweep
@@ -33,7 +36,7 @@ def sweep(
     out = out.resolve()
     try:
         wanted = load_sweep(spec)
-        check_job(wanted.job_of({}))  # model and rows: what is wrong is said before Ray starts
+        _check(wanted)  # what is wrong is said before Ray starts
         result = run_sweep(wanted, out, resume=resume, say=_say)
     except ValueError as error:
         fail(str(error), 2)
@@ -51,6 +54,19 @@ def sweep(
     console.print(
         "Best by validation: " + ", ".join(f"{k}={v}" for k, v in best["setting"].items())
     )
+
+
+def _check(wanted: "SweepSpec") -> None:
+    """Check model and rows, mixed ones as the job as it stands would draw them."""
+    from train.preflight import check_job
+    from train.sweep.trials import MIX_FILE, trial_job
+
+    with TemporaryDirectory() as folder:
+        try:
+            check_job(trial_job(wanted, {}, Path(folder)))
+        except ValueError as error:
+            mixed = str(Path(folder) / MIX_FILE)
+            raise ValueError(str(error).replace(mixed, "the mixed rows")) from None
 
 
 def _say(line: str) -> None:

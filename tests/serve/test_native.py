@@ -93,6 +93,7 @@ def test_bodies_beside_jobs_refuse_what_they_do_not_do():
         ({"rows": problems(1), "num_examples": 0}, GenerateExamples, "num_examples"),
         ({"rows": problems(1)}, SelectModel, "task"),
         ({"task": "t", "rows": problems(9)}, SelectModel, "rows"),
+        ({"rows": []}, GenerateExamples, "rows"),
         ({"rows": problems(9), "policy": {"model": "m"}}, GenerateExamples, "rows"),
         ({"task": "t"}, SelectModel, "rows"),
         ({"task": "t", "rows": problems(1), "constraints": {"x": 1}}, SelectModel, "constraints.x"),

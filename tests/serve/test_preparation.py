@@ -168,3 +168,12 @@ def test_a_budget_removes_what_would_take_too_long_and_says_what_was_measured(pr
         run(max_cost=1e-6)
     assert caught.value.code == "no_model_within_limits"
     assert "; bare: not measured: " in caught.value.message
+
+
+def test_a_cluster_that_fits_no_model_is_said_with_each_models_reason(tmp_path):
+    path = rows_file(tmp_path / "t.jsonl")
+    request = {"constraints": {"num_problems": 8, "k": 2}, "seed": 1}
+    with pytest.raises(PrepareError) as caught:
+        select_model(request, path, {"a": str(MODEL), "bare": str(tmp_path)}, {"CPU": 0.1})
+    assert caught.value.message.startswith("no model fits the rows and the cluster; bare: not mea")
+    assert "; a: not measured: learner.num_workers: is 1, but" in caught.value.message

@@ -190,6 +190,9 @@ def test_a_field_that_works_is_accepted_and_kept_as_it_was_written(name):
     assert parse_request(CreateJob, stored).stored() == stored
 
 
+USER = {"role": "user", "content": "x"}
+
+
 def test_the_word_auto_is_a_text_where_text_is_asked_for():
     auto = {"type": "text", "text": "auto"}
     for content in ("auto", [auto]):
@@ -198,6 +201,19 @@ def test_the_word_auto_is_a_text_where_text_is_asked_for():
         assert read.messages[0].plain() == {"role": "user", "content": "auto"}
         assert read.stop == ["auto"]
     assert parse_request(CompletionBody, {"model": "m", "prompt": "auto"}).prompt == ["auto"]
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "param"),
+    [
+        (BASE | {"srll": "auto"}, CreateJob, "srll"),
+        (BASE | {"budget": "auto"}, CreateJob, "budget"),
+        ({"model": "m", "prompt": "p", "suffix": "auto"}, CompletionBody, "suffix"),
+        ({"model": "m", "messages": [USER | {"name": "auto"}]}, ChatBody, "messages.0.name"),
+    ],
+)
+def test_auto_hides_no_unknown_and_no_refused_field(body, model, param):
+    assert refusal(body, model).param == param
 
 
 def test_auto_where_nothing_can_choose_is_refused_by_name():

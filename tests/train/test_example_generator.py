@@ -120,6 +120,9 @@ def test_where_nothing_is_solved_step_rewards_decide_and_a_skill_without_any_is_
         outcomes.add(rows[-1].id, 4, 0)
         outcomes.by_row[rows[-1].id].step_rewards = [1.0]
     known = standings(rows, outcomes)
+    assert known["far"].step_reward == pytest.approx((10 - 0.5) / 11)
+    low, high = known["far"].step_credit_ci95 or (0, 0)
+    assert low < 10 / 11 < high and known["none"].step_credit_ci95 is None
     # Eleven rows of mean 10 / 11: 1 - (10 / 11 + 3.84146 / 22) / (1 + 3.84146 / 11) = 0.19680.
     assert weights({"far": 1}, known, "weakness") == pytest.approx({"far": 0.19680}, abs=1e-5)
     outcomes.by_row[rows[0].id].num_solved = 1

@@ -14,7 +14,9 @@ from sweep_world import (
     log,
     write,
 )
+from typer.testing import CliRunner
 
+from serve_app.cli import app
 from train.spec import SpecError
 from train.statistics import bonett_price_interval
 from train.sweep.compare import compare, verdict
@@ -114,9 +116,12 @@ def mixed(tmp_path) -> Path:
     folder = tmp_path / "given"
     folder.mkdir()
     job = yaml.safe_load(JOB.read_text()) | {"model": str(MODEL)}
-    for name in ("train", "valid", "heldout", "long", "short"):
-        source = JOB.parent / f"{name if name in job['data'] else 'train'}.jsonl"
-        (folder / f"{name}.jsonl").write_text(source.read_text())
+    for name in ("train", "valid", "heldout"):
+        (folder / f"{name}.jsonl").write_text((JOB.parent / f"{name}.jsonl").read_text())
+    for name in ("long", "short"):
+        lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+        shown = "".join(line for line in lines if "expert_steps" in line)
+        (folder / f"{name}.jsonl").write_text(shown)
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     sources = {name: {"path": f"{name}.jsonl"} for name in ("long", "short")}
     return write(folder, job="job.yaml", num_trials=2, mix={"num_rows": 8, "sources": sources})
@@ -175,6 +180,18 @@ def test_a_sweep_goes_on_with_files_elsewhere_and_with_what_says_how_a_job_is_ru
     assert (out / "trials/001/train.jsonl").read_bytes() == rows
 
 
+def test_a_setting_that_would_get_another_number_is_another_sweep(mixed, tmp_path):
+    parameters = {"srl.learning_rate": {"choice": [3e-5, 1e-4, 3e-4]}}
+    parameters["learner.max_failures"] = {"choice": [0, 1]}
+    raw = yaml.safe_load(mixed.read_text()) | {"parameters": parameters, "num_trials": 4}
+    mixed.write_text(yaml.safe_dump(raw))
+    set_in_job(mixed, "learner", max_failures=0)
+    claimed(mixed, tmp_path / "out", resume=False)
+    set_in_job(mixed, "learner", max_failures=1)
+    with pytest.raises(SweepError, match=r"differs in sweep\.settings\.0\.learner\.max_failures"):
+        claimed(mixed, tmp_path / "out")
+
+
 def test_a_folder_of_another_version_is_said_to_be_one(mixed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "spec.json").write_text('{"job": "job.yaml", "num_trials": 2}')
@@ -186,7 +203,8 @@ def test_a_folder_of_another_version_is_said_to_be_one(mixed, tmp_path):
     ("name", "text", "complaint"),
     [
         ("short", None, r"^mix\.sources\.short: .*short\.jsonl cannot be read: No such file"),
-        ("short", "", r"^mix\.sources\.short: .* has no row; remove the source"),
+        ("short", b"\xff\xfe", r"^mix\.sources\.short: .* cannot be read: 'utf-8' codec"),
+        ("short", b"", r"^mix\.sources\.short: .* has no row; remove the source"),
         ("valid", None, r"data\.valid: .*valid\.jsonl is no file"),
     ],
 )
@@ -194,9 +212,24 @@ def test_a_file_that_is_missing_or_empty_is_named_before_anything_is_claimed(
     mixed, name, text, complaint
 ):
     path = mixed.parent / f"{name}.jsonl"
-    path.unlink() if text is None else path.write_text(text)
+    path.unlink() if text is None else path.write_bytes(text)
     with pytest.raises(SpecError, match=complaint):
         load_sweep(mixed)
+
+
+def test_the_command_checks_the_mixed_rows_and_asks_for_none_of_the_jobs_own(mixed, tmp_path):
+    """It comes as far as the claim, which an older folder refuses."""
+    (mixed.parent / "train.jsonl").unlink()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "spec.json").write_text("{}")
+    command = ["sweep", str(mixed), "--out", str(out), "--resume"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "of another version" in done.output
+    lines = (mixed.parent / "short.jsonl").read_text().splitlines()
+    (mixed.parent / "short.jsonl").write_text("not json\n" * len(lines))
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "the mixed rows" in done.output and "JSON" in done.output
 
 
 # What the folders say

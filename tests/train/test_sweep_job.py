@@ -1,5 +1,6 @@
 """The process of a trial, and what Tune is given of it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -131,6 +132,20 @@ def test_the_best_is_chosen_again_when_the_default_has_been_trained_to_its_end(t
     assert [trial["ended"] for trial in result["trials"]] == ["finished", "finished", "failed"]
     assert [bool(trial["error"]) for trial in result["trials"]] == [False, False, True]
     assert [len(trial["validations"]) for trial in result["trials"]] == [2, 2, 1]
+
+
+def test_a_trial_that_finished_is_compared_whatever_was_said_of_it(tmp_path):
+    for number, reward in ((0, 0.2), (1, 0.5)):
+        folder = tmp_path / f"00{number}"
+        log(folder, ("srl", 1, reward))
+        (folder / "setting.json").write_text("{}")
+        (folder / "out" / "heldout").mkdir()
+        row = json.dumps({"id": "a", "solved": bool(number)}) + "\n"
+        (folder / "out" / "heldout" / "srl.jsonl").write_text(row)
+        (folder / "out" / "report.json").write_text('{"rows": [{"name": "srl"}]}')
+    result = conclude(SimpleNamespace(root=tmp_path), {1: "The actor died"}, lambda line: None)
+    assert result["best"] == 1
+    assert [trial["ended"] for trial in result["trials"]] == ["finished", "finished"]
 
 
 def test_a_line_is_said_for_every_validation_and_none_for_what_is_none(tmp_path):

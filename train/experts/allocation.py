@@ -26,8 +26,8 @@ def weights(
             return 0.5
         standing = known[skill]
         interval = standing.ci95
-        if nothing_solved and standing.step_ci95 is not None:
-            interval = standing.step_ci95
+        if nothing_solved and standing.step_credit_ci95 is not None:
+            interval = standing.step_credit_ci95
         return 1 - sum(interval) / 2
 
     return {skill: weakness(skill) for skill in skills}

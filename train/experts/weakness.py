@@ -23,7 +23,8 @@ class Standing:
     k: int
     pass_at_k: float | None  # mean over rows; None when no row has k samples
     step_reward: float | None  # mean over rows with scored steps; None when there is none
-    step_ci95: tuple[float, float] | None  # Wilson, of that mean, a row's reward below 0 being 0
+    # Wilson, of the mean over the same rows of what is above 0: a step in a wrong form is worth 0
+    step_credit_ci95: tuple[float, float] | None
     surely_weak: bool
 
 
@@ -87,6 +88,7 @@ def _standing(
 ) -> Standing:
     found = [outcomes.by_row[i] for i in ids]
     rates = [one.pass_rate for one in found]
+    credits_ = [max(0.0, reward) for reward in steps]
     deep = [pass_at_k(one.num_samples, one.num_solved, k) for one in found if one.num_samples >= k]
     return Standing(
         skill=skill,
@@ -96,6 +98,6 @@ def _standing(
         k=k,
         pass_at_k=fmean(deep) if deep else None,
         step_reward=fmean(steps) if steps else None,
-        step_ci95=wilson_interval(sum(max(0.0, r) for r in steps), len(steps)) if steps else None,
+        step_credit_ci95=wilson_interval(sum(credits_), len(steps)) if steps else None,
         surely_weak=surely_weak,
     )

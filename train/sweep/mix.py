@@ -1,6 +1,7 @@
 """A mix of data: training rows drawn from several files, each with its share."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,29 @@ class MixSpec(BaseModel):
         }
         return self.model_copy(update={"sources": sources})
 
+    def rows_of(self, name: str) -> list[str]:
+        """A source's lines. Raises SpecError for one that cannot be read."""
+        path = self.sources[name].path
+        try:
+            rows = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            why = error.strerror
+        except UnicodeDecodeError as error:
+            why = str(error)
+        else:
+            return [row for row in rows if row.strip()]
+        raise SpecError(f"mix.sources.{name}: {path} cannot be read: {why}")
+
+    def check(self, every: Sequence[dict[str, float]]) -> None:
+        """Read each source once: it has rows where some of these shares ask for one.
+
+        Raises SpecError.
+        """
+        asked = [counts(shares, self.num_rows) for shares in every]
+        for name, source in self.sources.items():
+            if not self.rows_of(name) and any(number[name] for number in asked):
+                raise SpecError(f"mix.sources.{name}: {source.path} has no row; remove the source")
+
 
 def counts(shares: dict[str, float], num_rows: int) -> dict[str, int]:
     """Rows from each source, by largest remainder; they add up to `num_rows`. Raises SpecError."""
@@ -51,20 +75,11 @@ def counts(shares: dict[str, float], num_rows: int) -> dict[str, int]:
 def draw(mix: MixSpec, shares: dict[str, float], seed: int) -> str:
     """The mixed file's text. A source that has fewer rows than it is to give repeats them.
 
-    Raises SpecError for a source that cannot be read or has no row.
+    The sources are as `MixSpec.check` found them. Raises SpecError for one that cannot be read.
     """
     lines = []
     for name, count in counts(shares, mix.num_rows).items():
-        path = mix.sources[name].path
-        try:
-            rows = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise SpecError(
-                f"mix.sources.{name}: {path} cannot be read: {error.strerror}"
-            ) from None
-        rows = [row for row in rows if row.strip()]
-        if count and not rows:
-            raise SpecError(f"mix.sources.{name}: {path} has no row; remove the source")
+        rows = mix.rows_of(name)
         random.Random(f"{seed} {name}").shuffle(rows)
         lines += [rows[i % len(rows)] for i in range(count)]
     random.Random(seed).shuffle(lines)

@@ -89,6 +89,7 @@ def _identity(spec: SweepSpec) -> dict[str, Any]:
     Files are known by a sha256, wherever they stand.
     """
     described, job = json.loads(spec.model_dump_json(exclude={"job"})), spec.job_of({})
+    described["settings"] = {str(n): setting for n, setting in enumerate(spec.settings())}
     if spec.mix is None:
         return {"sweep": described, "job": identity(job), "mix_sha256": {}}
     for source in described["mix"]["sources"].values():
@@ -162,7 +163,7 @@ def conclude(place: Any, errors: dict[int, str], say: Say) -> dict[str, Any]:
     if trials[0].best is None:
         raise SweepError(f"the default came to no validation: {errors.get(0, 'it was stopped')}")
     while True:  # what goes on to its end may validate better, or another come out as the best
-        usable = [trial for trial in trials if trial.number == 0 or trial.number not in errors]
+        usable = [t for t in trials if t.number == 0 or t.finished or t.number not in errors]
         best = choose(usable)
         unfinished = [trial for trial in (best, trials[0]) if not trial.finished]
         if best.number == 0 or not unfinished:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from train.spec import JobSpec, SpecError
 from train.spec_file import load_spec, read_yaml
-from train.sweep.mix import MixSpec, draw
+from train.sweep.mix import MixSpec
 
 MIX_PREFIX = "mix."
 MAX_DRAWS = 1000  # per setting; then the domains hold too few settings
@@ -181,6 +181,6 @@ def _check(spec: SweepSpec) -> None:
                     raise SpecError(f"parameters.{name}: a share is {value}; give 0 or more")
             else:
                 spec.job_of({name: value})
-    for setting in spec.settings():
-        if spec.mix is not None:
-            draw(spec.mix, spec.shares_of(setting), seed=0)  # every source has the rows
+    settings = spec.settings()
+    if spec.mix is not None:
+        spec.mix.check([spec.shares_of(setting) for setting in settings])

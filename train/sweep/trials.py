@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from train import checkpoint
 from train.events import read_events
-from train.spec import SpecError
+from train.spec import JobSpec, SpecError
 from train.spec_file import spec_to_json
 from train.sweep.mix import draw
 from train.sweep.spec import SweepSpec
@@ -53,16 +53,20 @@ def write_trials(spec: SweepSpec, root: Path) -> None:
     for number, setting in enumerate(spec.settings()):
         folder = trial_folder(root, number)
         folder.mkdir(parents=True, exist_ok=True)
-        job = spec.job_of(setting)
-        if spec.mix is not None:
-            text = draw(spec.mix, spec.shares_of(setting), job.seed)
-            hidden = folder / f".{MIX_FILE}"
-            hidden.write_text(text, encoding="utf-8")
-            hidden.replace(folder / MIX_FILE)
-            data = job.data.model_copy(update={"train": folder / MIX_FILE})
-            job = job.model_copy(update={"data": data})
-        checkpoint.write_json(folder / JOB_FILE, spec_to_json(job))
+        checkpoint.write_json(folder / JOB_FILE, spec_to_json(trial_job(spec, setting, folder)))
         checkpoint.write_json(folder / SETTING_FILE, setting)
+
+
+def trial_job(spec: SweepSpec, setting: dict[str, Any], folder: Path) -> JobSpec:
+    """The job of a setting; of a mix, its rows are written into `folder`. Raises SpecError."""
+    job = spec.job_of(setting)
+    if spec.mix is None:
+        return job
+    hidden = folder / f".{MIX_FILE}"
+    hidden.write_text(draw(spec.mix, spec.shares_of(setting), job.seed), encoding="utf-8")
+    hidden.replace(folder / MIX_FILE)
+    data = job.data.model_copy(update={"train": folder / MIX_FILE})
+    return job.model_copy(update={"data": data})
 
 
 def trial_folder(root: Path, number: int) -> Path:
