@@ -112,8 +112,8 @@ def test_a_sweep_that_finds_nothing_better_says_so_and_a_folder_holds_one_sweep(
     assert result["verdict"].startswith("None is better")
     other = run_fake(sweep_file(tmp_path, [0.1, 0.06], max_concurrent=2), out)
     printed, _ = other.communicate(timeout=DEADLINE_S)
-    differing = "sweep.parameters.srl.learning_rate.choice"
-    assert f"holds another sweep, which differs in {differing}:" in printed
+    differing = "sweep.parameters.srl.learning_rate.choice, sweep.settings."
+    assert f"holds another sweep, which differs in {differing}" in printed
 
 
 # The whole, with real jobs
