@@ -5,12 +5,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import JOB, ROOT, SCRATCH, processes_of
+from job_world import DEADLINE_S, freeze_worker, run, small_job, start, train_steps
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rollout.verifiers.answer import AnswerVerifier
@@ -21,49 +20,8 @@ from train.plan import sft_steps
 from train.spec_file import load_spec
 from train.statistics import wilson_interval
 
-SMALL = (
-    "srl.max_steps=6",
-    "srl.groups_per_step=16",
-    "srl.learning_rate=3.0e-4",
-    "srl.eval_interval=3",
-    "srl.save_interval=1",
-    "rlvr.max_steps=2",
-    "rlvr.groups_per_step=4",
-    "rlvr.max_sampling_rounds=1",
-    "rlvr.eval_interval=2",
-    "rollout.kv_cache_gib=0.25",
-    "evaluation.pass_k=2",
-)
 SRL_ALONE = ("rlvr=null", "data.heldout=null")
 TWO_ENGINES = ("rollout.num_engines=2", "rollout.cpus_per_engine=0.3")
-DEADLINE_S = 600
-
-
-def small_job(out: Path, tmp: Path, *extra: str) -> list[str]:
-    """The command of a job of a few steps on a few rows."""
-    command = [sys.executable, "-m", "train", "--spec", str(JOB), "--out", str(out)]
-    settings = list(SMALL)
-    for stem, count in (("valid", 20), ("heldout", 60)):
-        lines = (JOB.parent / f"{stem}.jsonl").read_text().splitlines(keepends=True)
-        (tmp / f"{stem}.jsonl").write_text("".join(lines[:count]))
-        settings.append(f"data.{stem}={tmp / stem}.jsonl")
-    return command + [part for s in (*settings, *extra) for part in ("--set", s)]
-
-
-def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-
-
-def train_steps(out: Path, stage: str) -> list[int]:
-    events = read_events(out / "events.jsonl")
-    return [e["step"] for e in events if e["type"] == "metrics" and e["stage"] == stage]
 
 
 @pytest.fixture(scope="module")
@@ -208,33 +166,6 @@ def test_sft_then_srl_with_two_workers_two_engines_and_the_single_protocol(tmp_p
     assert train_steps(out, "srl") == [1, 2]
     steps = [e for e in read_events(out / "events.jsonl") if "sampler_learner_kl" in e]
     assert all(e["sampler_learner_logprob_diff_max"] < 1e-4 for e in steps)
-
-
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=quiet, stderr=quiet)
-
-
-def freeze_worker(
-    process: subprocess.Popen[bytes], out: Path, phase: str, step: int, stage: str = "srl"
-) -> int:
-    """Stop the learner in `phase` of a stage's step after `step`; return its process id.
-
-    The worker tells its phase before it enters it, so a stopped worker is where `now.json` says.
-    """
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        assert process.poll() is None, "the job ended before it could be stopped"
-        assert time.monotonic() < deadline
-        now = json.loads((out / "now.json").read_text()) if (out / "now.json").exists() else {}
-        if (now.get("stage"), now.get("phase")) == (stage, phase) and now["step"] >= step:
-            os.kill(now["pid"], signal.SIGSTOP)
-            hidden = any((out / stage / "checkpoints").glob(".writing-*/*"))
-            later = json.loads((out / "now.json").read_text())
-            if later == now and (phase != "checkpoint" or hidden):
-                return now["pid"]
-            os.kill(now["pid"], signal.SIGCONT)
-        time.sleep(0.001)
 
 
 def last_srl_weights(out: Path) -> str:

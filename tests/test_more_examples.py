@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from conftest import JOB
+from job_world import DEADLINE_S, run, small_job, start, train_steps
 from safetensors.torch import load_file
 from servers import Answer, completion, serve
-from test_job import DEADLINE_S, run, small_job, start, train_steps
 
 from rollout.types import Problem, Rollout, Verdict
 from train import more_examples

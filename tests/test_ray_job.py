@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, free_port
-from test_job import small_job
+from job_world import small_job
 
 from train import checkpoint
 from train.events import read_events

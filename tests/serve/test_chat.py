@@ -1,12 +1,9 @@
 """The chat routes over a real engine in this process: what a client gets is what was trained."""
 
-import asyncio
-import json
 import shutil
-import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +12,13 @@ from conftest import JOB, MODEL
 from openai import OpenAI
 
 from rollout.steps import visible_text
-from rollout.types import Problem, Rollout, SamplingSpec
+from rollout.types import Problem, SamplingSpec
 from rollout.verifiers.base import output_text
 from rollout.verifiers.grader_run import as_rollout
 from rollout.verifiers.registry import parse_grader
 from serve.chat_models import add_trained, heldout, perturbed
+from serve.chat_world import LocalChatLink, World, joined, streamed
 from serve.conftest import make_client, make_service
-from serve_app.chat.fleet import ChatFleet
-from serve_app.chat.host import EngineHost
-from serve_app.chat.placement import Locator
-from serve_app.chat.types import ChatRequest, Item
 from serve_app.settings import Settings
 from serve_app.store.database import Database
 from serve_app.store.migrate import migrate
@@ -34,60 +28,6 @@ from train.rlvr import rlvr_problems
 from train.spec_file import load_spec
 
 NUM_ROWS = 40
-
-
-class HostedEngine(EngineHost):
-    """An engine of this process as the fleet's link."""
-
-    async def stop(self) -> None:
-        await self.close()
-
-    async def ping(self) -> None:
-        """It cannot die alone."""
-
-
-class LocalChatLink:
-    """A fleet on an event loop of its own thread, for clients on any loop."""
-
-    def __init__(self) -> None:
-        self.hosts: list[HostedEngine] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        locator = Locator(num_threads=2, on_gpu=False)
-        self.fleet = ChatFleet(
-            self._launch, locator.locate, max_engines=1, idle_s=1e9, hold_s=300.0
-        )
-
-    def _launch(self, spec: Any) -> HostedEngine:
-        self.hosts.append(HostedEngine(spec))
-        return self.hosts[-1]
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Item]:
-        items = self.fleet.stream(request)
-        try:
-            while (item := await self.call(anext(items, None))) is not None:
-                yield item
-        finally:
-            await self.call(items.aclose())
-
-    async def call(self, work: Any) -> Any:
-        return await asyncio.wrap_future(self.submit(work))
-
-    def submit(self, work: Any) -> Any:
-        async def run() -> Any:
-            return await work
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)
-
-    def health(self) -> dict[str, Any]:
-        return {"ok": True, "detail": "local"}
-
-    def close(self) -> None:
-        self.submit(self.fleet.close()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,54 +42,6 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     save_file({"state": torch.zeros(3)}, root / "step-000009" / "optimizer.safetensors")
     (root / "step-000009" / "manifest.json").write_text("{}")
     return {**found, "base": MODEL, "checkpoint": root / "step-000009"}
-
-
-@dataclass
-class World:
-    """A service with a real engine, a client of it, and its models by nickname."""
-
-    client: Any
-    link: LocalChatLink
-    service: Any
-    project_id: str
-    names: dict[str, str]
-    folders: dict[str, Path]
-
-    def ask(self, model: str, row: dict, **fields: Any) -> dict:
-        """A whole answer, greedy unless told otherwise."""
-        body = {"model": model, "messages": row["messages"], "temperature": 0} | fields
-        response = self.client.post("/v1/chat/completions", json=body)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def ask_all(self, model: str, rows: list[dict], **fields: Any) -> list[dict]:
-        """Whole answers, asked for at once."""
-        with ThreadPoolExecutor(16) as threads:
-            return list(threads.map(lambda row: self.ask(model, row, **fields), rows))
-
-    def refused(self, path: str = "/v1/chat/completions", **fields: Any) -> tuple[int, dict]:
-        """(status, error) of a call that must fail."""
-        body = {"model": "ferrata-tiny", "messages": [{"role": "user", "content": "a"}]} | fields
-        response = self.client.post(path, json={k: v for k, v in body.items() if v is not ...})
-        return response.status_code, response.json()["error"]
-
-    def generate(
-        self, nickname: str, problems: list[Problem], sampling: SamplingSpec
-    ) -> list[Rollout]:
-        """What the engine's own `generate` samples with a model's weights."""
-        host = self.link.hosts[-1]
-        engine = host._started()
-
-        def work() -> list[Rollout]:
-            held = engine.policy_version
-            engine.load_folder(self.folders[nickname], -1)
-            groups = engine.generate(problems, 1, sampling, 0, -1)
-            engine.load_folder(MODEL, held)
-            return [group[0] for group in groups]
-
-        rollouts = self.link.submit(host._ask(work)).result()
-        self.ask("ferrata-tiny", heldout(1)[0], max_tokens=1)  # which it holds now, in truth
-        return rollouts
 
 
 @pytest.fixture(scope="module")
@@ -180,20 +72,6 @@ def problems() -> list[Problem]:
     rows = read_rows(spec.data.heldout)[:NUM_ROWS]
     renderer = PromptRenderer(load_tokenizer(spec), spec.prompt)
     return rlvr_problems(rows, renderer, parse_grader({"type": "answer"}))
-
-
-def streamed(response: Any) -> list[dict]:
-    """The pieces of a stream."""
-    assert response.headers["content-type"].startswith("text/event-stream")
-    events = response.text.split("\n\n")
-    assert events[-2:] == ["data: [DONE]", ""]
-    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
-
-
-def joined(pieces: list[dict], field: str, index: int = 0) -> str:
-    """One field of one choice's pieces, put together."""
-    choices = [c for piece in pieces for c in piece["choices"] if c["index"] == index]
-    return "".join(choice["delta"].get(field, "") for choice in choices)
 
 
 STEPWISE = load_spec(JOB).sampling_spec(temperature=0.0)

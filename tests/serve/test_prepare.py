@@ -1,71 +1,28 @@
-"""From a create call and its files to a job that can be run, or to what is wrong with them."""
+"""From a create call and its files to a job that can be run."""
 
 import json
-from pathlib import Path
 
 import pytest
 from conftest import MODEL
 
-from serve_app.prepare import Prepared, PrepareError, prepare
-from train.experts import digit_programs
+from serve.prepare_world import (
+    ANSWER,
+    BASE,
+    CLUSTER,
+    MIXED,
+    RFT,
+    row,
+    rows,
+    run,
+    write,
+)
+from serve_app.prepare import Prepared, prepare
 from train.spec_file import load_spec
-
-CLUSTER = {"CPU": 2.0, "memory": 8e9, "node:10.0.0.1": 1.0}
-ANSWER = {"type": "answer", "pattern": "=(\\d{4})$"}
-RFT = {"method": {"type": "reinforcement", "reinforcement": {"grader": ANSWER}}}
-BASE = {"model": "ferrata-tiny", "training_file": "file-1", "seed": 1}
-
-
-def problem(number: int) -> str:
-    """Distinct digit programs."""
-    return f"{number:04d}:1sr,2li,3ec"
-
-
-def row(number: int, *, answer: bool = True, steps: bool = False) -> dict:
-    """A row of a digit program, with what is asked for."""
-    expert, thoughts, result = digit_programs.solve(problem(number))
-    made: dict = {"messages": [{"role": "user", "content": problem(number)}]}
-    if answer:
-        made["reference_answer"] = result
-    if steps:
-        made |= {"expert_steps": expert, "expert_thoughts": thoughts}
-    return made
-
-
-def rows(start: int, count: int, **what: bool) -> list[dict]:
-    """Many rows."""
-    return [row(n, **what) for n in range(start, start + count)]
-
-
-def write(path: Path, lines: list) -> Path:
-    """A JSON Lines file; a text is written as it is."""
-    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
-    return path
-
-
-def run(folder: Path, training: list, cluster: dict | None = None, **request: object) -> Prepared:
-    """Prepare a job; `validation` and `heldout` rows may ride in the request."""
-    files = {"training": write(folder / "t.jsonl", training)}
-    for use in ("validation", "heldout"):
-        if use in request:
-            files[use] = write(folder / f"{use}.jsonl", request.pop(use))  # type: ignore[arg-type]
-    return prepare(BASE | request, folder / "job", files, str(MODEL), cluster or CLUSTER)
-
-
-def fault(folder: Path, training: list, cluster: dict | None = None, **request) -> PrepareError:
-    """What a job is refused with."""
-    with pytest.raises(PrepareError) as caught:
-        run(folder, training, cluster, **request)
-    return caught.value
 
 
 def stages(prepared: Prepared) -> list[str]:
     """The stages that will run."""
     return [name for name in ("sft", "srl", "rlvr") if prepared.spec[name]]
-
-
-MIXED = [*rows(1000, 20, steps=True), *rows(2000, 60)]
 
 
 @pytest.mark.parametrize(
@@ -125,183 +82,6 @@ def test_the_validation_split_is_seeded_never_leaks_and_keeps_line_numbers(tmp_p
     assert (folder / "valid.jsonl").read_text().splitlines() != lines[1]
 
 
-@pytest.mark.parametrize(
-    ("training", "request_", "code", "param", "said"),
-    [
-        (
-            [*rows(1000, 99), {"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}],
-            RFT,
-            "invalid_training_file",
-            "training_file",
-            "Example 100, message 2: 'role' is missing",
-        ),
-        (
-            [*rows(1000, 12), "{not json"],
-            RFT,
-            "invalid_training_file",
-            "training_file",
-            "Example 13: is not JSON",
-        ),
-        (rows(1000, 9), RFT, "invalid_n_examples", "training_file", "9 examples, but at least 10"),
-        (rows(1000, 1), RFT, "invalid_n_examples", "training_file", "1 example,"),
-        ([row(1)] * 20, RFT, "invalid_n_examples", "training_file", "validation_file"),
-        (
-            MIXED,
-            RFT | {"validation": [{"messages": []}]},
-            "invalid_validation_file",
-            "validation_file",
-            "Example 1: `messages` is missing or empty",
-        ),
-        (
-            MIXED,
-            RFT | {"validation": rows(2005, 3)},
-            "invalid_validation_file",
-            "validation_file",
-            "Example 1: the same problem stands in the training file, line 26",
-        ),
-        (
-            MIXED,
-            RFT | {"heldout": rows(2005, 3)},
-            "invalid_heldout_file",
-            "heldout_file",
-            "the same problem stands in the training file",
-        ),
-        (
-            [{"messages": [{"role": "user", "content": f"q{n}"}]} for n in range(20)],
-            {},
-            "missing_grader",
-            "method",
-            "add `reference_answer`",
-        ),
-        (
-            [
-                {
-                    "messages": [{"role": "user", "content": f"q{n}"}],
-                    "reference_answer": "a",
-                }
-                for n in range(20)
-            ],
-            RFT | {"srl": {}},
-            "invalid_training_file",
-            "training_file",
-            "no problem is of a family that the solver knows",
-        ),
-        (
-            rows(1000, 20),
-            RFT | {"srl": {}, "num_examples": 0},
-            "invalid_training_file",
-            "training_file",
-            "No row has `expert_steps`",
-        ),
-        (
-            [{"input": {}, "preferred_output": [], "non_preferred_output": []}] * 20,
-            RFT,
-            "invalid_training_file",
-            "training_file",
-            "holds preference pairs",
-        ),
-        (
-            [
-                {
-                    "messages": [
-                        {"role": "user", "content": "q"},
-                        {"role": "assistant", "content": "a"},
-                    ]
-                }
-            ]
-            * 20,
-            RFT,
-            "invalid_training_file",
-            "training_file",
-            "holds conversations",
-        ),
-        (
-            MIXED,
-            RFT | {"resources": {"num_engines": 9}},
-            "insufficient_resources",
-            "resources",
-            "the job asks for 5.1 CPUs",
-        ),
-        (
-            MIXED,
-            RFT | {"resources": {"max_model_len": 1000}},
-            "invalid_value",
-            "resources.max_model_len",
-            "holds 256 positions; lower it to 256",
-        ),
-        (
-            MIXED,
-            RFT | {"sampling": {"max_tokens": 300}},
-            "invalid_value",
-            "sampling.max_tokens",
-            "leaves no room for a prompt",
-        ),
-        (
-            MIXED,
-            RFT | {"prompt": {"system": "é" * 4}},
-            "invalid_value",
-            "prompt.system",
-            "no tokens for some of its characters",
-        ),
-        (
-            [*rows(1000, 20), row(3000) | {"expert_steps": ["x" * 250, "y"]}],
-            RFT,
-            "invalid_training_file",
-            "training_file",
-            "Example 21: ",
-        ),
-        (
-            MIXED,
-            {
-                "method": {
-                    "type": "reinforcement",
-                    "reinforcement": {
-                        "grader": {
-                            "type": "string_check",
-                            "name": "s",
-                            "input": "{{ sample.output_text }}",
-                            "reference": "{{ item.wanted }}",
-                            "operation": "eq",
-                        }
-                    },
-                }
-            },
-            "invalid_training_file",
-            "training_file",
-            "item.wanted",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said_with_code_field_line_and_fix(
-    tmp_path, training, request_, code, param, said
-):
-    error = fault(tmp_path, training, **request_)
-    assert (error.code, error.param) == (code, param)
-    assert said in error.message
-    assert str(tmp_path) not in error.message
-    assert str(MODEL) not in error.message
-    assert str(tmp_path) not in str(error.lines)
-
-
-def test_the_first_bad_lines_are_listed_with_their_numbers(tmp_path):
-    error = fault(tmp_path, [*rows(1000, 10), *["nonsense"] * 9], **RFT)
-    assert [bad["line"] for bad in error.lines] == [11, 12, 13, 14, 15]
-    assert error.lines[0]["message"].startswith("Example 11: is not JSON")
-
-
-def test_an_error_survives_its_way_out_of_another_process(tmp_path):
-    import pickle
-
-    error = fault(tmp_path, rows(1000, 3), **RFT)
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301
-    assert (again.code, again.message, again.param, again.lines) == (
-        error.code,
-        error.message,
-        error.param,
-        error.lines,
-    )
-
-
 def test_what_the_client_sets_goes_before_what_is_automatic(tmp_path):
     hyper = {"batch_size": 4, "n_epochs": 2, "learning_rate_multiplier": 2.0, "eval_samples": 10}
     hyper |= {"compute_multiplier": 0.5, "eval_interval": 3}
@@ -356,20 +136,6 @@ def test_a_step_that_holds_a_newline_gets_a_longer_step_end(tmp_path):
     assert run(tmp_path, lines, **RFT).spec["prompt"]["step_end"] == "\n\n"
 
 
-def test_a_model_without_a_tokenizer_is_refused_by_its_name(tmp_path):
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    with pytest.raises(PrepareError) as caught:
-        prepare(
-            BASE | RFT,
-            tmp_path / "job",
-            {"training": write(tmp_path / "t.jsonl", MIXED)},
-            str(folder),
-            CLUSTER,
-        )
-    assert (caught.value.code, caught.value.param) == ("invalid_model", "model")
-
-
 def test_more_examples_become_a_second_srl_stage_with_the_jobs_teacher_and_documents(tmp_path):
     teacher = {"base_url": "http://localhost:1/v1", "model": "m"}
     text = tmp_path / "rules.txt"
@@ -397,17 +163,3 @@ def test_more_examples_become_a_second_srl_stage_with_the_jobs_teacher_and_docum
         "num_examples": 7, "mode": "weakness", "num_problems": 64, "num_samples": 4,
         "max_steps": srl.max_steps,
     }  # fmt: skip
-
-
-def test_more_examples_without_srl_are_refused(tmp_path):
-    request = RFT | {"more_examples": {"num_examples": 3}, "num_examples": 0}
-    error = fault(tmp_path, rows(1000, 40), **request)
-    assert error.param == "more_examples"
-    assert "no row has `expert_steps` for SRL" in error.message
-    for wrong, param in [
-        ({"srl": None, "more_examples": {"num_examples": 3}}, "more_examples"),
-        ({"more_examples": {"num_examples": 3, "teacher": {}}}, "more_examples.teacher"),
-        ({"more_examples": {"num_examples": 3, "documents": ["x"]}}, "more_examples.documents"),
-        ({"more_examples": {}}, "more_examples.num_examples"),
-    ]:
-        assert fault(tmp_path, MIXED, **RFT | wrong).param == param

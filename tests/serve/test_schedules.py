@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from serve.manager_world import FakeRay, World
+from serve.fake_cluster import FakeRay
+from serve.manager_world import World
 from serve_app.job_state import JobStatus, WrongStateError
 from serve_app.store.database import Database
 from serve_app.store.tables import Model, StoredFile
