@@ -5,6 +5,8 @@ start: a transaction that reads first and then writes could otherwise fail with 
 locked" however long it is willing to wait.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 
 LOCK_PATIENCE_S = 30
+WAL_RETRY_S = 0.01
 SQLITE_BEGIN = "ferrata_begin"
 
 
@@ -60,10 +63,29 @@ def _prepare_sqlite(connection, _record) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; `_begin_sqlite` does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={LOCK_PATIENCE_S * 1000}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # acknowledged is durable, a power cut included
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Have the store keep a write-ahead log; waits while others make the same switch.
+
+    SQLite itself does not: whatever its busy timeout, a switch that meets another connection's
+    write lock fails at once, as for processes that open one new store together.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # The low byte: SQLITE_BUSY_RECOVERY and its like are kinds of busy too.
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(WAL_RETRY_S)
 
 
 def _begin_sqlite(connection) -> None:

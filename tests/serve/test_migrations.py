@@ -1,14 +1,17 @@
 """The migrations make exactly the tables of tables.py, however many processes ask for them."""
 
+import sqlite3
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from conftest import ROOT
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import DatabaseError
 
 from serve_app.store.database import Database
 from serve_app.store.migrate import StoreVersionError, migrate
@@ -74,6 +77,29 @@ def test_processes_that_migrate_one_empty_store_at_once_all_succeed(empty_url):
     database = Database(empty_url)
     assert differences(database) == []
     database.close()
+
+
+def test_a_new_store_that_another_process_is_writing_to_is_waited_for(tmp_path):
+    path = tmp_path / "ferrata.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")  # before the store has its write-ahead log
+    database = Database(f"sqlite:///{path}")
+    with ThreadPoolExecutor(1) as threads:
+        opened = threads.submit(database.ping)
+        with pytest.raises(TimeoutError):
+            opened.result(timeout=0.3)
+        writer.execute("ROLLBACK")
+        opened.result(timeout=30)
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.close()
+    writer.close()
+
+
+def test_a_file_that_is_no_store_is_refused_without_waiting(tmp_path):
+    (tmp_path / "ferrata.db").write_text("nothing that SQLite knows, and long enough " * 20)
+    with pytest.raises(DatabaseError, match="file is not a database"):
+        Database(f"sqlite:///{tmp_path / 'ferrata.db'}").ping()
 
 
 def test_to_migrate_again_changes_nothing_and_keeps_the_rows(database):
