@@ -1,13 +1,12 @@
 """The sandbox: honest programs, and limits by name."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
+from sandbox_run import LIMITS, run
 
 from rollout.sandbox import (
     FunctionCall,
-    Limits,
     NotStrictJSONError,
     SandboxPool,
     StdinCall,
@@ -18,15 +17,8 @@ from rollout.sandbox import (
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[SandboxPool]:
-    with SandboxPool(limits=Limits(cpu_s=2.0, wall_s=20.0)) as pool:
+    with SandboxPool(limits=LIMITS) as pool:
         yield pool
-
-
-def run(pool: SandboxPool, program: str, call=None, **changes):
-    """One call's result under changed limits."""
-    limits = dataclasses.replace(Limits(cpu_s=2.0, wall_s=20.0), **changes)
-    with pool.open(program, limits) as session:
-        return session.run(call or StdinCall(""))
 
 
 def test_a_program_reads_its_input_and_its_output_comes_back(pool):

@@ -1,7 +1,6 @@
 """The pool of sandboxes: whose fault a failure is, where none can be made, nothing left behind."""
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandbox_run import LIMITS, run
 
 from rollout.sandbox import (
     Limits,
@@ -31,15 +31,8 @@ DEADLINE_S = 30
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[SandboxPool]:
-    with SandboxPool(limits=Limits(cpu_s=2.0, wall_s=20.0)) as pool:
+    with SandboxPool(limits=LIMITS) as pool:
         yield pool
-
-
-def run(pool: SandboxPool, program: str, call=None, **changes):
-    """One call's result under changed limits."""
-    limits = dataclasses.replace(Limits(cpu_s=2.0, wall_s=20.0), **changes)
-    with pool.open(program, limits) as session:
-        return session.run(call or StdinCall(""))
 
 
 def bwraps_of(pid: int) -> list[str]:
