@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.repair import SEEDS, solved, sums
+from rollout.vector_math import use_threads
 from train.experts.draft import DraftError, ask, ask_again, read_draft
 
 NUM_SUMS, STEPS, BATCH, LEARNING_RATE = 400, 8, 4, 5e-5
@@ -58,7 +59,7 @@ def teach(model: Path, out: Path, steps: int, threads: int, *, repairs: bool) ->
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(0)
     rng, shown = random.Random(0), conversations(repairs=repairs)
     tokenizer = AutoTokenizer.from_pretrained(model)

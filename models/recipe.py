@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "quickstart"))
 from generate import HARD_LINES, sample_problem  # noqa: E402
 
+from rollout.vector_math import use_threads  # noqa: E402
 from train.experts.digit_programs import parse, solve, write_step  # noqa: E402
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
@@ -272,7 +273,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     torch.manual_seed(args.seed)
     started_s = time.monotonic()
     tokenizer = build_tokenizer()

@@ -68,11 +68,11 @@ class Engine:
         from vllm import LLM
         from vllm.config import WeightTransferConfig
 
-        from rollout import vector_math, weights
+        from rollout import weights
+        from rollout.vector_math import use_threads
 
         weights.register()
-        torch.set_num_threads(spec.num_threads)
-        vector_math.settle()
+        use_threads(spec.num_threads)
         self.spec = spec
         self.policy_version: int | None = None  # None until the first publication
         self._torch = torch

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 from torch.nn.parallel import DistributedDataParallel
 
-from rollout import vector_math
+from rollout.vector_math import use_threads
 from train.batch import MicroBatch, TrainSequence, attention_mask, empty_batch, pack
 from train.loss import BatchTotals, kl_k3, policy_loss
 from train.policy import Policy, load_model
@@ -26,12 +26,11 @@ class Learner:
     """One worker's share of the training. With several workers, gradients are averaged by DDP."""
 
     def __init__(self, model: str, stage: StageSpec, spec: LearnerSpec) -> None:
-        torch.set_num_threads(spec.num_threads)
+        use_threads(spec.num_threads)
         self.stage = stage
         self.spec = spec
         self.device = torch.device("cuda" if spec.gpus_per_worker else "cpu")
         # Weights are float32 whatever the compute dtype: bfloat16 rounds a step of 1e-6 away.
-        vector_math.settle()
         self.policy = Policy(load_model(model, "float32")).to(self.device)
         self.policy.temperature = stage.temperature
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()

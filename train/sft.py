@@ -14,6 +14,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from rollout.steps import THINK_CLOSE, THINK_OPEN
+from rollout.vector_math import use_threads
 from train import checkpoint
 from train.data import Row
 from train.prompts import PromptRenderer
@@ -95,7 +96,6 @@ def run_sft(bundle: SFTConfigBundle, storage: Path, stop: StopRequest) -> StageR
 
 
 def _sft_loop(train_loop_config: dict[str, Any]) -> None:
-    import torch
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
@@ -107,7 +107,7 @@ def _sft_loop(train_loop_config: dict[str, Any]) -> None:
     bundle: SFTConfigBundle = train_loop_config["bundle"]
     learner = bundle.job.learner
     context = ray.train.get_context()
-    torch.set_num_threads(learner.num_threads)
+    use_threads(learner.num_threads)
     found = same_everywhere(checkpoint.latest(bundle.folder), context.get_world_size())
     reporter = SFTReporter(bundle.out, bundle.events, rank=context.get_world_rank())
     reporter.begin(found)

@@ -27,6 +27,7 @@ from benchmarks.generation.models import (
 )
 from benchmarks.generation.report import ARMS, RESULTS, render
 from benchmarks.learning.cells import provenance
+from rollout.vector_math import use_threads
 from train.data import Row
 from train.experts.generator import DynamicExampleGenerator
 from train.experts.orchestrator import CollaborationOrchestrator
@@ -49,9 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.report is None:
         os.environ["HF_HUB_OFFLINE"] = "1"
-        import torch
-
-        torch.set_num_threads(args.threads)
+        use_threads(args.threads)
         for seed in args.seeds:
             run_seed(args.out, args.results, seed)
     target = args.report or args.out / "generation.md"

@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 
 from benchmarks.learning import task
+from rollout.vector_math import use_threads
 
 STEPS, LEARNING_RATE, DOCUMENTS = 200, 2e-3, 128
 
@@ -20,7 +21,7 @@ def train_base(folder: Path, seed: int, threads: int) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(seed)
     args = argparse.Namespace(steps=STEPS, documents=DOCUMENTS, learning_rate=LEARNING_RATE)
     tokenizer = recipe.build_tokenizer()

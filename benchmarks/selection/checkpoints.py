@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning import task
+from rollout.vector_math import use_threads
 
 LINES = (1, 2, 3, 4)  # of a document's problem
 PROBLEM_LINES = (2, 4, 5, 6)  # of the problems that models are compared on: some are longer
@@ -58,7 +59,7 @@ def make(checkpoint: Checkpoint, folder: Path, threads: int) -> None:
 
     from models import recipe
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(checkpoint.seed)
     tokenizer = recipe.build_tokenizer()
     if checkpoint.width is None:

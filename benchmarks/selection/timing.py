@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.cells import provenance, write_cell
+from rollout.vector_math import use_threads
 from train.selection.cost import Work, turn_work
 from train.selection.prediction import Run, TimeModel, fit
 
@@ -47,7 +48,7 @@ def time_size(size: Size, folder: Path, results: Path, threads: int) -> None:
     from models import recipe
     from train.auto.facts import read_model_facts
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     tokenizer = recipe.build_tokenizer()
     torch.manual_seed(0)
     model = recipe.build_model(argparse.Namespace(**asdict(size)), tokenizer)
