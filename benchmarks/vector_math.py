@@ -1,9 +1,9 @@
 """How often the first call of a vector function, made by two threads at once, is off.
 
 Every trial is a process of its own, forked from one that has imported torch and computed nothing.
-It calls each function twice on the same numbers; the second call is always right. With `--settled`
-the process starts as the project's own do (`rollout.vector_math.use_threads`). It is rare, and
-rarer on a machine that does nothing else.
+It calls each function twice on the same numbers, in float32; the second call is always right. With
+`--settled` the process starts as the project's own do (`rollout.vector_math.use_threads`). It is
+rare, and rarer on a machine that does nothing else.
 
     python -m benchmarks.vector_math --trials 1600
 """
@@ -11,6 +11,7 @@ rarer on a machine that does nothing else.
 import argparse
 import json
 import os
+import traceback
 
 import torch
 
@@ -42,8 +43,9 @@ def start(*, settled: bool) -> tuple[int, int]:
     if child == 0:
         try:
             os.write(writer, json.dumps(first_calls_off(settled=settled)).encode())
-        finally:
-            os._exit(0)
+        except BaseException:
+            traceback.print_exc()  # the fork must not go on as its parent
+        os._exit(0)
     os.close(writer)
     return child, reader
 
@@ -64,6 +66,8 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=4, help="processes at one time")
     parser.add_argument("--settled", action="store_true")
     args = parser.parse_args()
+    if args.trials % args.at_once:
+        parser.error(f"--trials: {args.trials} is no multiple of --at-once, {args.at_once}")
 
     found: list[dict[str, float]] = []
     for _ in range(args.trials // args.at_once):

@@ -3,8 +3,9 @@
 torch hands sines, roots and their like to Intel MKL, which chooses its code for each at its first
 call. When several threads make that call at once, one of them now and then runs code of low
 precision for its whole share: off by 1e-4 and more, in that one call (pytorch/pytorch issue 188792,
-seen with MKL 2024.2). A process's first optimizer step takes roots: it would not be the step of
-another run. What was seen here: `docs/decisions/0007-one-first-step-off-by-1e-4.md`.
+seen with MKL 2024.2). A forward pass takes sines first, the learner's AdamW roots: a new process's
+first step would not be the step of another run. What was seen here:
+`docs/decisions/0007-one-first-step-off-by-1e-4.md`.
 """
 
 # torch's names of the functions that it leaves to MKL, each in float32 and in float64.
