@@ -139,10 +139,12 @@ def _times(results: Path) -> list[str]:
         )
     lines.append("")
     for phase, model in models.items():
-        ratios = [one.ratio for one in found if one.phase == phase]
-        within = sum(abs(ratio - 1) <= MOST_OFF for ratio in ratios)
-        lines.append(
-            f"- {phase}: fitted on {model.num_runs} cells; ratios {min(ratios):.2f} to "
-            f"{max(ratios):.2f}, {within} of {len(ratios)} within {MOST_OFF:.0%}."
-        )
+        for unseen in dict.fromkeys(one.unseen for one in found):
+            ratios = [one.ratio for one in found if (one.phase, one.unseen) == (phase, unseen)]
+            within = sum(abs(ratio - 1) <= MOST_OFF for ratio in ratios)
+            lines.append(
+                f"- {phase}, fitted on {model.num_runs} cells, {unseen} unseen: ratios "
+                f"{min(ratios):.2f} to {max(ratios):.2f}, {within} of {len(ratios)} within "
+                f"{MOST_OFF:.0%}."
+            )
     return lines
