@@ -130,5 +130,7 @@ def test_the_cost_model_keeps_within_a_quarter_on_a_size_and_a_length_it_was_not
     both = [one for one in found if one.unseen == "size and length"]
     assert len(both) == 2 * 2
     assert all(0.75 <= one.ratio <= 1.25 for one in both)
-    # A seen size at lengths that were not: docs/selection.md says where one is further off.
-    assert sum(0.75 <= one.ratio <= 1.25 for one in found) >= len(found) - 1
+    # Of what is new in one of the two alone, docs/selection.md names the cell that is further off.
+    off = {(one.phase, one.size, one.length) for one in found if not 0.75 <= one.ratio <= 1.25}
+    assert off <= {("training", "3x96", 144)}
+    assert all(one.ratio >= 0.7 for one in found)
