@@ -129,9 +129,10 @@ def _provenance(cells: Cells) -> list[str]:
     missing = [text for regime in REGIMES for text in _missing(cells, regime)]
     lines = ["", "## Provenance", ""]
     if cells:
+        days = " to ".join(sorted({dates[0], dates[-1]}))
         lines += [
-            f"{len(cells)} cells, {minutes:.0f} minutes on one thread each, {dates[0]} to "
-            f"{dates[-1]}, commit {', '.join(commits)}."
+            f"{len(cells)} cells, {minutes:.0f} minutes on one thread each, {days}, "
+            f"commit {', '.join(commits)}."
         ]
     return [*lines, f"Missing cells: {', '.join(missing) if missing else 'none'}."]
 
