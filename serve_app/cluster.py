@@ -103,6 +103,8 @@ def down(data: Path, grace_s: float | None = None) -> bool:
     ClusterError when a process cannot be ended.
     """
     data = data.resolve()
+    if not data.exists():  # and is not made
+        return False
     with _alone(data):
         record = read_record(data)
         if record is None or record.state == "stopped":

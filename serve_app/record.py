@@ -11,9 +11,10 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.settings import Settings, shipped_models
+from train.field_names import describe_field
 
 RECORD, SETTINGS = "service.json", "settings.json"
 OPERATOR_KEY, RAY_TOKEN = "operator.key", "ray.token"
@@ -76,11 +77,18 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_record(data: Path) -> Record | None:
-    """The newest record of this data folder; None when no service was ever started on it."""
+    """The newest record of this data folder; None when no service was ever started on it.
+
+    Raises ClusterError when it cannot be read.
+    """
     path = data / RECORD
     if not path.exists():
         return None
-    return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        lines = "; ".join(describe_field(item, Record) for item in error.errors())
+        raise ClusterError(f"{path} is not what `ferrata up` wrote: {lines}") from None
 
 
 def write_record(data: Path, record: Record) -> Record:

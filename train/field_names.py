@@ -1,10 +1,26 @@
-"""What a field that nobody knows was meant to be."""
+"""What is wrong with a field, and what a field that nobody knows was meant to be."""
 
 import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
+
+
+def describe_field(item: Any, model: type[BaseModel] | None = None) -> str:
+    """One of pydantic's errors as `field: what is wrong (got value); fix`; the whole has no field.
+
+    `model`: what was read; with it an unknown field's nearest known one is named.
+    """
+    where = f"{'.'.join(map(str, item['loc']))}: " if item["loc"] else ""
+    if item["type"] == "extra_forbidden":
+        return f"{where}unknown field; {suggest_field(item['loc'], model)}"
+    if item["type"] == "missing":
+        return f"{where}is missing; add it"
+    if item["type"] == "literal_error":
+        return f"{where}is {item['input']!r}; choose {item['ctx']['expected']}"
+    got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    return f"{where}{item['msg'].removeprefix('Value error, ')}{got}"
 
 
 def suggest_field(loc: Sequence[Any], model: type[BaseModel] | None) -> str:
@@ -15,7 +31,8 @@ def suggest_field(loc: Sequence[Any], model: type[BaseModel] | None) -> str:
     models = [model] if model else []
     for part in loc[:-1]:
         fields = [field for m in models if (field := m.model_fields.get(str(part)))]
-        models = [nested for field in fields for nested in _models_in(field.annotation)]
+        if fields:  # else it is a key of a mapping, or a kind of a union
+            models = [nested for field in fields for nested in _models_in(field.annotation)]
     if not models:
         return "remove it"
     known = list(dict.fromkeys(name for m in models for name in m.model_fields))

@@ -1,6 +1,7 @@
 """A job's specification read from a file: what is wrong, named with the fix."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from rollout.verifiers.registry import GraderSpecError
 from train.experts.engine_teacher import EngineTeacherSpec
-from train.field_names import suggest_field
+from train.field_names import describe_field
 from train.spec import DataSpec, JobSpec, SpecError
 
 
@@ -33,7 +34,7 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> JobSpec:
         raise SpecError(f"{path}: holds a {type(raw).__name__}, not a mapping of fields")
     for override in overrides or []:
         _apply_override(raw, override)
-    spec = parse_spec(raw, source=str(path))
+    spec = parse_spec(raw, source=str(path), overrides=overrides or [])
     base = path.resolve().parent
     data = {
         name: None if value is None else (base / value).resolve()
@@ -56,12 +57,19 @@ def _located(model: str, base: Path) -> str:
     return str((base / model).resolve()) if model.startswith(("./", "../", "/")) else model
 
 
-def parse_spec(raw: dict[str, Any], *, source: str) -> JobSpec:
-    """Validate a mapping. Raises SpecError with one line per wrong field."""
+def parse_spec(raw: dict[str, Any], *, source: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """Validate a mapping. Raises SpecError with one line per wrong field.
+
+    A line names `source`, and the overrides that its field is from.
+    """
     try:
         return JobSpec.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{source}: {_describe(item)}" for item in error.errors()]
+        lines = [
+            f"{source}{_given_by(place, overrides)}: {text}"
+            for item in error.errors()
+            for place, text in _complaints(item)
+        ]
         raise SpecError("\n".join(lines)) from None
 
 
@@ -72,7 +80,7 @@ def spec_to_json(spec: JobSpec) -> dict[str, Any]:
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
-    if not separator:
+    if not separator or not key:
         raise SpecError(f"--set {override!r}: write it as key=value, such as srl.max_steps=10")
     node = raw
     *parents, leaf = key.split(".")
@@ -87,16 +95,29 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise SpecError(f"--set {override!r}: the value is not YAML: {error}") from None
 
 
-def _describe(item: Any) -> str:
-    """One pydantic error as `field: what is wrong (got value); fix`."""
-    where = ".".join(str(part) for part in item["loc"]) or "job"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown field; {suggest_field(item['loc'], JobSpec)}"
-    if item["type"] == "missing":
-        return f"{where}: is missing; add it"
+def _given_by(loc: Sequence[Any], overrides: Sequence[str]) -> str:
+    """The overrides that gave a wrong field, or parts of it. Not their values: one may be a key."""
+    place = tuple(map(str, loc))
+    found: list[tuple[str, ...]] = []
+    for override in overrides:
+        key = tuple(override.partition("=")[0].split("."))
+        if place[: len(key)] == key:
+            found = [key]  # the whole field: what earlier ones gave is gone
+        elif place and key[: len(place)] == place:
+            found = [earlier for earlier in found if earlier[: len(key)] != key] + [key]
+    return f" with --set {', '.join('.'.join(key) for key in found)}" if found else ""
+
+
+def _complaints(item: Any) -> list[tuple[tuple[Any, ...], str]]:
+    """Of one pydantic error, each wrong field's place and `field: what is wrong (got value); fix`.
+
+    A grader tells all that is wrong with it in one error, a line each.
+    """
+    loc = item["loc"]
     if isinstance(error := item.get("ctx", {}).get("error"), GraderSpecError):
-        return "; ".join(f"{where}.{line}" for line in str(error).splitlines())
-    if item["type"] == "literal_error":
-        return f"{where}: is {item['input']!r}; choose {item['ctx']['expected']}"
-    got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
-    return f"{where}: {item['msg'].removeprefix('Value error, ')}{got}"
+        lines = str(error).splitlines()
+        where = ".".join(map(str, loc))
+        return [((*loc, *line.partition(":")[0].split(".")), f"{where}.{line}") for line in lines]
+    return [
+        (loc, describe_field(item, JobSpec) if loc else f"job: {describe_field(item, JobSpec)}")
+    ]

@@ -20,11 +20,7 @@ def read_body(path: Path | None) -> Json:
     body = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(body, dict):
         raise UsageError(f"{path} holds {type(body).__name__}, not an object of fields")
-    for field in FILE_FIELDS:
-        name = body.get(field)
-        if isinstance(name, str) and not name.startswith(FILE_ID_PREFIX):
-            body[field] = str(path.parent / name)
-    return body
+    return body | {field: str(path.parent / name) for field, name in _local_files(body).items()}
 
 
 def read_value(text: str) -> Any:
@@ -58,10 +54,27 @@ def key_values(pairs: Sequence[str], option: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def check_files(body: Json) -> Json:
+    """Raises UsageError for a local file that the body names and that is not there."""
+    for field, name in _local_files(body).items():
+        if not Path(name).is_file():
+            raise UsageError(
+                f"{field}: {name} is no file; name one that is there, or the id of one that is "
+                f"uploaded, {FILE_ID_PREFIX}..."
+            )
+    return body
+
+
 def upload_files(body: Json, send: Callable[[Path], Json]) -> Json:
     """Upload the local files that the body names, and put their ids in their places."""
-    for field in FILE_FIELDS:
-        name = body.get(field)
-        if isinstance(name, str) and not name.startswith(FILE_ID_PREFIX):
-            body[field] = send(Path(name))["id"]
-    return body
+    return body | {field: send(Path(name))["id"] for field, name in _local_files(body).items()}
+
+
+def _local_files(body: Json) -> dict[str, str]:
+    """Of the fields that name a file, those that name no uploaded one."""
+    given = {field: body.get(field) for field in FILE_FIELDS}
+    return {
+        field: name
+        for field, name in given.items()
+        if isinstance(name, str) and not name.startswith(FILE_ID_PREFIX)
+    }

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from serve_app.client import FerrataError
 from serve_app.record import ClusterError
+from train.field_names import describe_field
 
 STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 # Packages of the extras; a command that misses one says how to get it.
@@ -35,7 +36,7 @@ class CommandGroup(TyperGroup):
         except (FerrataError, ClusterError, OSError) as error:
             fail(describe(error), 1)
         except ValidationError as error:
-            fail("; ".join(_field(item) for item in error.errors()), 2)
+            fail("; ".join(_field(error, item) for item in error.errors()), 2)
         except (json.JSONDecodeError, yaml.YAMLError) as error:
             fail(f"cannot be read as JSON or YAML: {error}", 2)
         except ModuleNotFoundError as error:
@@ -82,9 +83,10 @@ def store_errors() -> Iterator[None]:
         fail(str(error), 1)
 
 
-def _field(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    return f"{place}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+def _field(error: ValidationError, item: Any) -> str:
+    from serve_app.settings import Settings
+
+    return describe_field(item, Settings if error.title == Settings.__name__ else None)
 
 
 def _escape(message: str) -> str:

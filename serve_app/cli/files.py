@@ -15,10 +15,14 @@ FIELDS = ("id", "filename", "bytes", "purpose", "status", "created_at")
 FileId = Annotated[str, typer.Argument(help="The file's id, file-...", show_default=False)]
 
 
+def check_file(path: Path) -> None:
+    """Raises UsageError when there is no such file."""
+    if not path.is_file():
+        raise UsageError(f"{path} is no file; name one that is there")
+
+
 def send(client: Client, path: Path, purpose: str, quiet: bool) -> Json:
     """Upload a file with a progress bar."""
-    if not path.is_file():
-        raise UsageError(f"{path} is no file")
     with transfer(f"Uploading {path.name}", quiet) as tell:
         return client.upload(path, purpose, tell)
 
@@ -33,6 +37,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Upload a file."""
+    check_file(path)
     with connect(address, key, data) as client:
         print_object(send(client, path, purpose, as_json), as_json, FIELDS)
 

@@ -6,7 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from serve_app.cli.bodies import apply_settings, key_values, read_body, upload_files
+from serve_app.cli.bodies import (
+    apply_settings,
+    check_files,
+    key_values,
+    read_body,
+    upload_files,
+)
 from serve_app.cli.errors import note
 from serve_app.cli.files import send
 from serve_app.cli.follow import follow_job, job_path
@@ -63,7 +69,7 @@ def create(
         "metadata": key_values(metadata or [], "--metadata") or None,
     }
     whole = read_body(body) | {k: v for k, v in given.items() if v is not None}
-    apply_settings(whole, settings or [])
+    check_files(apply_settings(whole, settings or []))
     with connect(address, key, data) as client:
         job = post_job(client, "fine_tuning/jobs", whole, as_json)
         print_object(job, as_json, FIELDS)

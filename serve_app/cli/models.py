@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from serve_app.cli.errors import UsageError
-from serve_app.cli.files import send
+from serve_app.cli.files import check_file, send
 from serve_app.cli.options import Address, AsJson, Data, Key, connect
 from serve_app.cli.output import print_json, print_object, print_table, transfer
 from serve_app.client import FerrataError
@@ -104,6 +104,7 @@ def select(
         "k": k,
     }
     body = {"task": path.stem, "constraints": constraints}
+    check_file(path)
     with connect(address, key, data) as client:
         body["file"] = send(client, path, "fine-tune", as_json)["id"]
         answer = client.call("POST", SELECTION, body=body, timeout_s=SELECT_TIMEOUT_S)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serve_app.cli.bodies import apply_settings, read_value
+from serve_app.cli.bodies import apply_settings, check_files, read_value
 from serve_app.cli.errors import note
 from serve_app.cli.follow import follow_job
 from serve_app.cli.jobs import Follow, Set, post_job
@@ -50,7 +50,7 @@ def train(
         "seed": seed,
     }
     body = {name: value for name, value in given.items() if value is not None}
-    apply_settings(body, settings or [])
+    check_files(apply_settings(body, settings or []))
     with connect(address, key, data) as client:
         started = post_job(client, "training/start", body, as_json)
         if as_json:

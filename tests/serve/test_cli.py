@@ -88,9 +88,18 @@ def test_a_file_goes_up_is_listed_comes_back_and_is_deleted(data, tmp_path):
     assert gone.stdout == "" and f"error: No such File object: {sent['id']}" in gone.stderr
 
 
-def test_a_file_that_is_not_there_is_a_usage_error(data):
-    done = ferrata("files", "upload", "nothing.jsonl", "--data", data, status=2)
-    assert "error: nothing.jsonl is no file" in done.stderr
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("files", "upload", "nothing.jsonl"),
+        ("models", "select", "nothing.jsonl"),
+        ("train", "nothing.jsonl", "--model", "ferrata-tiny"),
+        ("jobs", "create", "--training-file", "nothing.jsonl"),
+    ],
+)
+def test_a_missing_file_is_told_before_a_missing_service(tmp_path, words):
+    done = ferrata(*words, "--data", tmp_path, status=2)
+    assert "nothing.jsonl is no file" in done.stderr and "no service" not in done.stderr
 
 
 def test_without_a_service_the_command_says_how_to_get_one(tmp_path):
@@ -162,7 +171,7 @@ def test_the_stores_schema_is_brought_up_to_date_without_a_password_shown(tmp_pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--set", "max_runing_jobs=2"], "max_runing_jobs"),
+        (["--set", "max_runing_jobs=2"], "did you mean 'max_running_jobs'?"),
         (["--set", "organization=Two Words"], "organization"),
         (["--model", "mine=/nowhere"], "holds no config.json"),
         (["--model", "mine"], "write NAME=VALUE"),
@@ -187,8 +196,17 @@ def test_status_of_a_folder_without_a_service_says_down(tmp_path):
     assert json.loads(done.stdout)["state"] == "down"
 
 
+def test_a_broken_record_is_named_with_its_file(tmp_path):
+    for text, told in [("{broken", "Invalid JSON"), ('{"port": 1}', "mark: is missing")]:
+        (tmp_path / "service.json").write_text(text)
+        done = ferrata("status", "--data", tmp_path, status=1)
+        assert f"{tmp_path}/service.json is not what" in done.stderr and told in done.stderr
+
+
 def test_down_without_a_service_is_no_error(tmp_path):
-    assert as_json("down", "--data", tmp_path) == {"data": str(tmp_path), "was_up": False}
+    for folder in (tmp_path, tmp_path / "new"):
+        assert as_json("down", "--data", folder) == {"data": str(folder), "was_up": False}
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_body_comes_from_a_file_and_settings(tmp_path):

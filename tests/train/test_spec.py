@@ -217,6 +217,48 @@ def test_a_wrong_override_is_refused_with_the_fix(tmp_path, override, fix):
 
 
 @pytest.mark.parametrize(
+    ("changes", "overrides", "told"),
+    [
+        (
+            {},
+            ["srl.max_step=1"],
+            "{} with --set srl.max_step: srl.max_step: unknown field; did you",
+        ),
+        (
+            {},
+            ["srl.learning_rate=1", "srl.learning_rate=-2"],
+            "{} with --set srl.learning_rate: srl.learning_rate: Input should be greater than 0 "
+            "(got -2)",
+        ),
+        ({}, ["srl={max_step: 1}"], "{} with --set srl: srl.max_step: unknown field"),
+        ({}, ["srl.max_steps=3", "srl={max_steps: -1}"], "{} with --set srl: srl.max_steps: "),
+        ({}, ["srl={max_steps: 3}", "srl.max_steps=-1"], "{} with --set srl.max_steps: srl.max_"),
+        (
+            {},
+            ["rlvr.loss=dr_grpo", "rlvr.max_steps=3"],
+            "{} with --set rlvr.loss, rlvr.max_steps: rlvr: loss 'dr_grpo' divides",
+        ),
+        ({}, ["grader.patern=(b)"], "{} with --set grader.patern: grader.patern: unknown field"),
+        # These are the file's own faults.
+        ({"grader": {"type": "answer", "patern": "(a)"}}, ["grader.pattern=(b)"], "{}: grader.pat"),
+        ({"srl": {"seed": 3}}, ["seed=2", "srl.max_steps=2"], "{}: srl.seed: unknown field"),
+        ({"srl": None, "rlvr": None}, ["seed=2"], "{}: job: "),
+    ],
+)
+def test_a_wrong_field_is_told_with_the_overrides_that_gave_it(tmp_path, changes, overrides, told):
+    path = written(tmp_path, **changes)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, overrides)
+    assert str(caught.value).startswith(told.format(path))
+
+
+def test_a_key_given_where_its_variables_name_belongs_is_not_printed(tmp_path):
+    with pytest.raises(SpecError, match=r"with --set grader\.secret: ") as caught:
+        load_spec(written(tmp_path), ["grader.secret=sk-hunter2"])
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (None, "cannot be read: No such file or directory"),

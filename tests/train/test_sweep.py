@@ -65,7 +65,12 @@ def test_a_log_uniform_domain_is_uniform_in_the_logarithm(tmp_path):
         ({"parameters": {"srl.max_steps": {"choice": [3, 4]}}}, "have 3 different"),
         ({"job": "nowhere.yaml"}, "cannot be read"),
         ({"set": ["data.heldout=null"]}, "data.heldout is missing"),
-        ({"trials": 3}, "trials"),
+        ({"trials": 3}, "trials: unknown field; did you mean 'num_trials'"),
+        (
+            {"parameters": {"srl.max_steps": {"chioce": [3]}}},
+            "srl.max_steps.chioce: unknown field; did you mean 'choice'",
+        ),
+        ({"parameters": {"srl.max_steps": {"of": [3]}}}, "of: unknown field; known fields: choice"),
         ({"parameters": {"grader.pattern": {"choice": ["(a)", "(b)"]}}}, "must be the same"),
         ({"parameters": {"data.valid": {"choice": ["a", "b"]}}}, "must be the same"),
     ],

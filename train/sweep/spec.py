@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from train.field_names import describe_field
 from train.spec import JobSpec, SpecError
 from train.spec_file import load_spec, read_yaml
 from train.sweep.mix import MixSpec
@@ -136,11 +137,7 @@ def load_sweep(path: Path) -> SweepSpec:
     try:
         spec = SweepSpec.model_validate(read_yaml(path))
     except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, item['loc']))}: "
-            f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
-            for item in error.errors()
-        ]
+        lines = [f"{path}: {describe_field(item, SweepSpec)}" for item in error.errors()]
         raise SpecError("\n".join(lines)) from None
     folder = path.resolve().parent
     mix = spec.mix and spec.mix.below(folder)
