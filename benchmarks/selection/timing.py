@@ -1,13 +1,16 @@
 """How far the cost model is off: phases timed on some sizes and lengths, predicted on others.
 
 Seconds are the process's own CPU time with one thread, so that whatever else runs on the machine
-hardly counts; the least of REPEATS is taken. Weights are random: speed does not depend on them.
+hardly counts. Every length is timed REPEATS times in each of ROUNDS rounds through all lengths, so
+that a slow spell does not hit all times of one cell; the least counts, all are kept in the cell.
+Weights are random: speed does not depend on them.
 """
 
 import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from rollout.vector_math import use_threads
 from train.selection.cost import Work, turn_work
 from train.selection.prediction import Run, TimeModel, fit
 
-REPEATS = 3
+ROUNDS, REPEATS = 3, 3
 NUM_SEQUENCES = 64
 PHASES = ("training", "sampling")
 
@@ -56,14 +59,12 @@ def time_size(size: Size, folder: Path, results: Path, threads: int) -> None:
     tokenizer.save_pretrained(folder)
     facts = read_model_facts(str(folder), AutoConfig.from_pretrained(folder))
     lengths = sorted((*CALIBRATION_LENGTHS, *UNSEEN_LENGTHS))
-    runs = [
-        {"phase": "training", "length": n, **_train(folder, facts, n, threads)} for n in lengths
-    ]
+    runs = _train(folder, facts, lengths, threads)
     from benchmarks.learning.fleet import LocalFleet
 
     fleet = LocalFleet(str(folder), threads)
     fleet.publish(dict(model.state_dict()))
-    runs += [{"phase": "sampling", "length": n, **_sample(fleet, facts, n)} for n in lengths]
+    runs += _sample(fleet, facts, lengths)
     record = asdict(size) | {"num_parameters": facts.num_parameters, "runs": runs}
     write_cell(path, record | provenance())
     print(
@@ -71,46 +72,85 @@ def time_size(size: Size, folder: Path, results: Path, threads: int) -> None:
     )
 
 
-def _train(folder: Path, facts: Any, length: int, threads: int) -> dict[str, float]:
-    """A learner's step over sequences of `length` tokens, half of them sampled."""
-    from train.batch import TrainSequence
+def _train(folder: Path, facts: Any, lengths: list[int], threads: int) -> list[dict[str, Any]]:
+    """A learner's step over sequences of each length in tokens, half of them sampled."""
     from train.learner import Learner
     from train.spec import LearnerSpec, RLVRSpec
 
-    stage = RLVRSpec(max_steps=10)
+    num_steps = ROUNDS * len(lengths) * (REPEATS + 1)
+    stage = RLVRSpec(max_steps=num_steps)
     learner = Learner(str(folder), stage, LearnerSpec(num_threads=threads, micro_batch_tokens=4096))
+    numbers = iter(range(num_steps))
+    found: dict[int, list[tuple[float, Work, int]]] = {length: [] for length in lengths}
+    for _ in range(ROUNDS):
+        for length in lengths:
+            sequences, work = _sequences(facts, length)
+            learner.step(sequences, next(numbers))  # the first step at a length allocates
+            for _ in range(REPEATS):
+                seconds = _cpu_seconds(lambda rows=sequences: learner.step(rows, next(numbers)))
+                found[length].append((seconds, work, 1))
+    return [
+        _cell("training", length, times, lambda work: (work.training_flops, work.trained_tokens))
+        for length, times in found.items()
+    ]
+
+
+def _sequences(facts: Any, length: int) -> tuple[list[Any], Work]:
+    """A batch to learn from, and its work."""
+    from train.batch import TrainSequence
+
     rng, half = random.Random(length), length // 2
     sequences = []
     for _ in range(NUM_SEQUENCES):
         ids = tuple(rng.randrange(8, facts.vocab_size) for _ in range(length))
         logprobs = (-4.0,) * (length - half)
         sequences.append(TrainSequence(ids[:half], ids[half:], logprobs, rng.choice((-1.0, 1.0))))
-    work = sum((turn_work(facts, half, length - half, trained=True) for _ in sequences), Work())
-    learner.step(sequences, 0)  # the first step allocates
-    seconds = min(_cpu_seconds(lambda i=i: learner.step(sequences, i + 1)) for i in range(REPEATS))
-    return {
-        "flops": work.training_flops,
-        "tokens": work.trained_tokens,
-        "steps": 1,
-        "seconds": seconds,
-    }
+    one = turn_work(facts, half, length - half, trained=True)
+    return sequences, sum((one for _ in sequences), Work())
 
 
-def _sample(fleet: Any, facts: Any, length: int) -> dict[str, float]:
-    """A batch of rollouts, half of `length` read and up to half sampled; a step is a decoding."""
+def _sample(fleet: Any, facts: Any, lengths: list[int]) -> list[dict[str, Any]]:
+    """Batches of rollouts, half of a length read and up to half sampled; a step is a decoding."""
     from rollout.types import Problem, SamplingSpec
 
-    rng, half = random.Random(length), length // 2
-    text = "".join(rng.choice("0123456789irlec") for _ in range(half))
-    asked = [Problem(f"{i}", text) for i in range(NUM_SEQUENCES)]
-    spec = SamplingSpec("single", length - half, 1, 1.0)
-    found = [_timed_sample(fleet, facts, asked, spec, seed) for seed in range(REPEATS + 1)]
-    seconds, work, steps = min(found[1:], key=lambda one: one[0])  # the first one allocates
+    found: dict[int, list[tuple[float, Work, int]]] = {length: [] for length in lengths}
+    for part in range(ROUNDS):
+        for length in lengths:
+            rng, half = random.Random(length), length // 2
+            text = "".join(rng.choice("0123456789irlec") for _ in range(half))
+            asked = [Problem(f"{i}", text) for i in range(NUM_SEQUENCES)]
+            spec = SamplingSpec("single", length - half, 1, 1.0)
+            seeds = range(part * (REPEATS + 1), (part + 1) * (REPEATS + 1))
+            times = [_timed_sample(fleet, facts, asked, spec, seed) for seed in seeds]
+            found[length] += times[1:]  # the first one allocates
+    return [
+        _cell(
+            "sampling",
+            length,
+            times,
+            lambda work: (work.sampling_flops, work.prompt_tokens + work.sampled_tokens),
+        )
+        for length, times in found.items()
+    ]
+
+
+def _cell(
+    phase: str,
+    length: int,
+    times: list[tuple[float, Work, int]],
+    amounts: Callable[[Work], tuple[float, float]],
+) -> dict[str, Any]:
+    """The quickest of a cell's times with the work that it did, and every time in order."""
+    seconds, work, steps = min(times, key=lambda one: one[0])
+    flops, tokens = amounts(work)
     return {
-        "flops": work.sampling_flops,
-        "tokens": work.prompt_tokens + work.sampled_tokens,
+        "phase": phase,
+        "length": length,
+        "flops": flops,
+        "tokens": tokens,
         "steps": steps,
         "seconds": seconds,
+        "all_seconds": [round(one[0], 4) for one in times],
     }
 
 
