@@ -75,6 +75,7 @@ def demo(ferrata: Commands, data: Path, out: Path, seed: int) -> None:
     print(f"(expected: {row['reference_answer']})")
     if not (out / "export").exists():
         ferrata("models", "download", model, "--out", str(out / "export"))
+    print(f"table: {out / 'report.json'}   model: {out / 'export'}   data: {out / 'service'}")
 
 
 def unfinished_job(ferrata: Commands) -> str | None:

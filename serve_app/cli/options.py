@@ -46,9 +46,10 @@ def connect(address: str | None, key: str | None, data: Path | None) -> Client:
     if address is None:
         record = read_record(folder)
         if record is None or record.state == "stopped":
+            here = "" if data is None else f" --data {data}"
             raise UsageError(
-                f"no service runs on {folder}: start one with `ferrata up`, or name another by "
-                f"--data, or by --address and --key ({BASE_URL} and {API_KEY})"
+                f"no service runs on {folder}: start one with `ferrata up{here}`, or name another "
+                f"by --data, or by --address and --key ({BASE_URL} and {API_KEY})"
             )
         address = record.base_url
         key = key or read_operator_key(folder)

@@ -104,7 +104,7 @@ def test_a_missing_file_is_told_before_a_missing_service(tmp_path, words):
 
 def test_without_a_service_the_command_says_how_to_get_one(tmp_path):
     done = ferrata("models", "list", "--data", tmp_path, status=2)
-    assert "start one with `ferrata up`" in done.stderr.replace("\n", " ")
+    assert f"start one with `ferrata up --data {tmp_path}`" in done.stderr.replace("\n", " ")
     done = ferrata("models", "list", "--address", f"http://127.0.0.1:{free_port()}", status=1)
     assert "does not answer" in done.stderr
 
