@@ -128,3 +128,16 @@ def test_the_cost_model_keeps_within_a_quarter_on_what_it_was_not_fitted_on():
     parts = ("size", "length", "size and length")
     assert unseen == {(phase, part) for phase in timing.PHASES for part in parts}
     assert all(0.75 <= one.ratio <= 1.25 for one in found)
+
+
+def test_a_timed_cell_is_the_quickest_of_its_rounds_with_the_work_of_that_time():
+    from train.selection.cost import Work
+
+    times = [(3.0, Work(prompt_tokens=9), 7), (2.0, Work(prompt_tokens=5), 4), (2.5, Work(), 9)]
+    cell = timing._cell("sampling", 48, times, lambda work: (8.0, work.prompt_tokens))
+    assert (cell["seconds"], cell["tokens"], cell["steps"]) == (2.0, 5, 4)
+    assert cell["all_seconds"] == [3.0, 2.0, 2.5]
+    for path in (RESULTS / "timing").glob("*.json"):
+        for run in json.loads(path.read_text(encoding="utf-8"))["runs"]:
+            assert len(run["all_seconds"]) == timing.ROUNDS * timing.REPEATS
+            assert min(run["all_seconds"]) == pytest.approx(run["seconds"], abs=1e-4)

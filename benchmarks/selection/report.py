@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.selection.against import full_scores, kendall_tau, select
 from benchmarks.selection.bank import K, read_bank
-from benchmarks.selection.timing import predictions
+from benchmarks.selection.timing import REPEATS, ROUNDS, predictions
 from train.statistics import bonett_price_interval, wilson_interval
 
 BEGIN, END = "<!-- measured: by `make bench-selection` -->", "<!-- end of the measured part -->"
@@ -127,7 +127,8 @@ def _times(results: Path) -> list[str]:
     lines = [
         "### The cost model on unseen sizes and lengths",
         "seconds = a FLOPs + b tokens + c steps, of one thread's CPU time. A step is an optimizer "
-        "step, or a decoding step of the engine.",
+        f"step, or a decoding step of the engine. Each time is the least of {ROUNDS * REPEATS}, in "
+        f"{ROUNDS} rounds through all lengths.",
         "",
         "| phase | size | length | unseen | measured s | predicted s | ratio |",
         "|---|---|---:|---|---:|---:|---:|",
