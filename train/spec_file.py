@@ -105,7 +105,7 @@ def _given_by(loc: Sequence[Any], overrides: Sequence[str]) -> str:
             found = [key]  # the whole field: what earlier ones gave is gone
         elif place and key[: len(place)] == place:
             found = [earlier for earlier in found if earlier[: len(key)] != key] + [key]
-    return f" with --set {', '.join('.'.join(key) for key in found)}" if found else ""
+    return f" with {', '.join('.'.join(key) for key in found)} set" if found else ""
 
 
 def _complaints(item: Any) -> list[tuple[tuple[Any, ...], str]]:

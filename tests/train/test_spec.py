@@ -222,23 +222,23 @@ def test_a_wrong_override_is_refused_with_the_fix(tmp_path, override, fix):
         (
             {},
             ["srl.max_step=1"],
-            "{} with --set srl.max_step: srl.max_step: unknown field; did you",
+            "{} with srl.max_step set: srl.max_step: unknown field; did you",
         ),
         (
             {},
             ["srl.learning_rate=1", "srl.learning_rate=-2"],
-            "{} with --set srl.learning_rate: srl.learning_rate: Input should be greater than 0 "
+            "{} with srl.learning_rate set: srl.learning_rate: Input should be greater than 0 "
             "(got -2)",
         ),
-        ({}, ["srl={max_step: 1}"], "{} with --set srl: srl.max_step: unknown field"),
-        ({}, ["srl.max_steps=3", "srl={max_steps: -1}"], "{} with --set srl: srl.max_steps: "),
-        ({}, ["srl={max_steps: 3}", "srl.max_steps=-1"], "{} with --set srl.max_steps: srl.max_"),
+        ({}, ["srl={max_step: 1}"], "{} with srl set: srl.max_step: unknown field"),
+        ({}, ["srl.max_steps=3", "srl={max_steps: -1}"], "{} with srl set: srl.max_steps: "),
+        ({}, ["srl={max_steps: 3}", "srl.max_steps=-1"], "{} with srl.max_steps set: srl.max_"),
         (
             {},
             ["rlvr.loss=dr_grpo", "rlvr.max_steps=3"],
-            "{} with --set rlvr.loss, rlvr.max_steps: rlvr: loss 'dr_grpo' divides",
+            "{} with rlvr.loss, rlvr.max_steps set: rlvr: loss 'dr_grpo' divides",
         ),
-        ({}, ["grader.patern=(b)"], "{} with --set grader.patern: grader.patern: unknown field"),
+        ({}, ["grader.patern=(b)"], "{} with grader.patern set: grader.patern: unknown field"),
         # These are the file's own faults.
         ({"grader": {"type": "answer", "patern": "(a)"}}, ["grader.pattern=(b)"], "{}: grader.pat"),
         ({"srl": {"seed": 3}}, ["seed=2", "srl.max_steps=2"], "{}: srl.seed: unknown field"),
@@ -253,7 +253,7 @@ def test_a_wrong_field_is_told_with_the_overrides_that_gave_it(tmp_path, changes
 
 
 def test_a_key_given_where_its_variables_name_belongs_is_not_printed(tmp_path):
-    with pytest.raises(SpecError, match=r"with --set grader\.secret: ") as caught:
+    with pytest.raises(SpecError, match=r"with grader\.secret set: ") as caught:
         load_spec(written(tmp_path), ["grader.secret=sk-hunter2"])
     assert "hunter2" not in str(caught.value)
 

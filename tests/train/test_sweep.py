@@ -57,7 +57,10 @@ def test_a_log_uniform_domain_is_uniform_in_the_logarithm(tmp_path):
         ({"parameters": {"srl.learning_rate": {"choice": [1], "uniform": [0, 1]}}}, "exactly one"),
         ({"parameters": {"srl.learning_rate": {"uniform": [2, 1]}}}, "the lower end comes first"),
         ({"parameters": {"srl.learning_rate": {"loguniform": [0, 1]}}}, "begin above 0"),
-        ({"parameters": {"srl.max_steps": {"randint": [0, 3]}}}, "srl.max_steps"),
+        (
+            {"parameters": {"srl.max_steps": {"randint": [0, 3]}}},
+            "with srl.max_steps set: srl.max_",
+        ),
         ({"parameters": {"sft.num_epochs": {"choice": [1]}}}, "has no such field"),
         ({"parameters": {"mix.easy": {"uniform": [0, 1]}}}, "no source 'easy'"),
         ({"parameters": {}}, "parameters"),
